@@ -1,0 +1,1 @@
+"""The nouns. Knows torch, not transformers."""

@@ -1,0 +1,153 @@
+"""Graph: named nodes and weighted edges. A circuit, an attribution graph, the result of path patching.
+
+Nodes are places (a site string is a node's identity), never offsets in a matrix; edges carry one number and may say which
+of the receiver's inputs they enter (`q`, `k`, `v`, `mlp`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+from patchclamp.core.errors import UnknownSite, did_you_mean
+from patchclamp.core.site import Site
+from patchclamp.picture import Network
+from patchclamp.picture import Node as Drawn
+
+
+@dataclass(frozen=True)
+class Node:
+    """A place, with a value of its own (an activation, an importance) and a word for people."""
+
+    site: str
+    value: float = 0.0
+    label: str = ""
+
+    @property
+    def layer(self) -> int | None:
+        """The block the place lies in."""
+        return Site.parse(self.site).layer
+
+
+@dataclass(frozen=True)
+class Edge:
+    """How much one node gives to another, through which of its inputs."""
+
+    sender: str
+    receiver: str
+    weight: float
+    into: str = ""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Nodes and edges.
+
+    >>> graph = Graph((Node("embed.out"), Node("logits")), (Edge("embed.out", "logits", 0.5),))
+    >>> graph.incoming("logits")[0].weight
+    0.5
+    """
+
+    nodes: tuple[Node, ...]
+    edges: tuple[Edge, ...] = ()
+    unit: str = ""
+    title: str = ""
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """What the graph was made from: model, prompt, method."""
+
+    def __post_init__(self) -> None:
+        known = {n.site for n in self.nodes}
+        for edge in self.edges:
+            for end in (edge.sender, edge.receiver):
+                if end not in known:
+                    raise UnknownSite(
+                        f'an edge names the node "{end}", which the graph does not have.{did_you_mean(end, known)}'
+                    )
+
+    def __getitem__(self, site: str) -> Node:
+        if site not in self._index:
+            raise UnknownSite(f'the graph has no node "{site}".{did_you_mean(site, self._index)}')
+        return self._index[site]
+
+    def __contains__(self, site: object) -> bool:
+        return site in self._index
+
+    @cached_property
+    def _index(self) -> dict[str, Node]:
+        return {n.site: n for n in self.nodes}
+
+    def incoming(self, site: str) -> list[Edge]:
+        """The edges into a node, strongest first."""
+        return sorted((e for e in self.edges if e.receiver == self[site].site), key=lambda e: -abs(e.weight))
+
+    def outgoing(self, site: str) -> list[Edge]:
+        """The edges out of a node, strongest first."""
+        return sorted((e for e in self.edges if e.sender == self[site].site), key=lambda e: -abs(e.weight))
+
+    def top(self, n: int = 10) -> list[Node]:
+        """The nodes with the largest values, in size."""
+        return sorted(self.nodes, key=lambda node: -abs(node.value))[:n]
+
+    def prune(self, share: float) -> Graph:
+        """The strongest edges that together hold this share of all weight, and the nodes they join."""
+        ranked = sorted(self.edges, key=lambda e: -abs(e.weight))
+        goal, held, kept = share * sum(abs(e.weight) for e in ranked), 0.0, []
+        for edge in ranked:
+            if held >= goal and kept:
+                break
+            kept.append(edge)
+            held += abs(edge.weight)
+        return self.only(kept)
+
+    def only(self, edges: Iterable[Edge]) -> Graph:
+        """The graph of some of its edges and the nodes they join."""
+        chosen = tuple(edges)
+        ends = {e.sender for e in chosen} | {e.receiver for e in chosen}
+        return replace(self, nodes=tuple(n for n in self.nodes if n.site in ends), edges=chosen)
+
+    def picture(self) -> Network:
+        """Layers from the bottom up, nodes of a layer side by side."""
+        seats: dict[float, int] = {}
+        drawn = []
+        for node in self.nodes:
+            height = _height(node)
+            column = seats[height] = seats.get(height, -1) + 1
+            drawn.append(Drawn(node.site, node.label or node.site, height, column, node.value))
+        edges = tuple((e.sender, e.receiver, e.weight) for e in self.edges)
+        return Network(tuple(drawn), edges, self.unit, self.title)
+
+    def show(self) -> None:
+        """Draw in the terminal or notebook."""
+        self.picture().show()
+
+    def html(self) -> str:
+        """One self-contained HTML page."""
+        return self.picture().html()
+
+    def __rich__(self):
+        return self.picture().__rich__()
+
+    def _repr_html_(self) -> str:
+        return self.picture()._repr_html_()
+
+    def save(self, folder: str | Path) -> Path:
+        """Write to a folder as a readable card."""
+        from patchclamp.core import store
+
+        return store.save(self, folder)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Graph:
+        """Read what `save` wrote."""
+        from patchclamp.core import store
+
+        return store.load(folder, cls)
+
+
+def _height(node: Node) -> float:
+    site = Site.parse(node.site)
+    if site.layer is None:
+        return -1.0 if site.parts[0] == "embed" else 1e3
+    return site.layer + (0.5 if "mlp" in site.parts else 0.0)

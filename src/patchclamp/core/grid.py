@@ -1,0 +1,210 @@
+"""Grid: numbers with named axes, which can show itself.
+
+Whatever an analysis answers with is a Grid: layer x position effects, a lens, next-token probabilities. The axis words are
+those of the sites, and every entry has a label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from patchclamp.core.errors import WrongAxis, did_you_mean
+from patchclamp.picture import Bars, Heatmap, Page, Picture, Section, Table
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """`values` with one named axis a dimension.
+
+    >>> grid = Grid(torch.eye(2), ("layer", "head"))
+    >>> grid.top(1)
+    [({'layer': '0', 'head': '0'}, 1.0)]
+    >>> grid.at(layer=1).axes
+    ('head',)
+    """
+
+    values: Tensor
+    axes: tuple[str, ...]
+    labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Words for the entries of an axis; numbers where an axis has none."""
+    unit: str = ""
+    title: str = ""
+    note: str = ""
+    scale: str = "diverging"
+    text: Sequence | None = None
+    """A word for each cell, nested like `values` (the lens writes its top tokens here)."""
+    details: Mapping[str, Tensor] = field(default_factory=dict)
+    """Further numbers for each cell, of the shape of `values`."""
+    baseline: Mapping[str, float] = field(default_factory=dict)
+    """What the values are to be compared with, e.g. the metric of the clean and of the corrupt run."""
+    each: Tensor | None = None
+    """The values prompt by prompt, prompts first, where `values` is their mean."""
+
+    def __post_init__(self) -> None:
+        if self.values.ndim != len(self.axes):
+            raise WrongAxis(f"{self.values.ndim} dimensions cannot have the axes {self.axes}.")
+        for axis, words in self.labels.items():
+            if axis in self.axes and len(words) != self.shape[axis]:
+                raise WrongAxis(f'the axis "{axis}" has {self.shape[axis]} entries and {len(words)} labels.')
+
+    @property
+    def shape(self) -> dict[str, int]:
+        """Entries of each axis."""
+        return dict(zip(self.axes, self.values.shape))
+
+    def words(self, axis: str) -> Sequence[str]:
+        """The labels of an axis."""
+        self._known(axis)
+        return self.labels[axis] if axis in self.labels else [str(i) for i in range(self.shape[axis])]
+
+    def at(self, **index: int | str) -> Grid:
+        """The grid with some axes fixed at a number or a label."""
+        grid = self
+        for axis, wanted in index.items():
+            grid = grid._fix(axis, wanted)
+        return grid
+
+    def top(self, n: int = 5, by: str = "largest") -> list[tuple[dict[str, str], float]]:
+        """The `n` strongest cells with their labels; `by` is "largest", "smallest" or "magnitude"."""
+        flat = self.values.detach().flatten().float()
+        keys = {"largest": flat, "smallest": -flat, "magnitude": flat.abs()}
+        if by not in keys:
+            raise ValueError(f'by is "largest", "smallest" or "magnitude", not "{by}".')
+        order = keys[by].nan_to_num(-float("inf")).topk(min(n, flat.numel())).indices.tolist()
+        return [(self._where(i), float(flat[i])) for i in order]
+
+    def fraction(self) -> Grid:
+        """Values as a share of the gap between the two baselines: 1 restores the clean run, 0 changes nothing."""
+        if not {"clean", "corrupt"} <= set(self.baseline):
+            raise ValueError("only an effects grid has the two baselines that a fraction needs.")
+        gap = self.baseline["clean"] - self.baseline["corrupt"]
+        each = None if self.each is None else self.each / gap
+        return replace(self, values=self.values / gap, each=each, unit="fraction of the gap")
+
+    def map(self, f: Callable[[Tensor], Tensor]) -> Grid:
+        """The grid with a function of its values, cell by cell."""
+        return replace(self, values=f(self.values), details={}, each=None)
+
+    def picture(self) -> Picture:
+        """One axis is bars, two are a heat map, three a page of heat maps; fix further axes with `at`."""
+        if self.values.ndim == 0:
+            return Table(("value",), ((float(self.values),),), title=self.title, note=self.note)
+        if self.values.ndim == 1:
+            return self._bars()
+        if self.values.ndim == 2:
+            return self._heatmap()
+        if self.values.ndim == 3:
+            first = self.axes[0]
+            maps = [self.at(**{first: i}) for i in range(self.shape[first])]
+            parts = tuple(Section(f"{first} {w}", pictures=(m.picture(),)) for w, m in zip(self.words(first), maps))
+            return Page(self.title or " x ".join(self.axes), sections=parts)
+        raise WrongAxis(f"a picture has at most three axes; fix some of {self.axes} with grid.at({self.axes[0]}=0).")
+
+    def show(self) -> None:
+        """Draw in the terminal or notebook."""
+        self.picture().show()
+
+    def html(self) -> str:
+        """One self-contained HTML page."""
+        return self.picture().html()
+
+    def _repr_html_(self) -> str:
+        return self.picture()._repr_html_()
+
+    def __rich__(self):
+        return self.picture().__rich__()
+
+    def save(self, folder: str | Path) -> Path:
+        """Write to a folder: numbers as safetensors, the rest as a readable card."""
+        from patchclamp.core import store
+
+        return store.save(self, folder)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Grid:
+        """Read what `save` wrote."""
+        from patchclamp.core import store
+
+        return store.load(folder, cls)
+
+    def json(self) -> dict:
+        """Plain data for `--json`: axes, labels, values."""
+        return {
+            "title": self.title,
+            "axes": list(self.axes),
+            "labels": {a: list(self.words(a)) for a in self.axes if self.shape[a] <= 10_000},
+            "unit": self.unit,
+            "values": self.values.detach().float().tolist(),
+            "baseline": dict(self.baseline),
+        }
+
+    def _fix(self, axis: str, wanted: int | str) -> Grid:
+        self._known(axis)
+        if isinstance(wanted, str):
+            words = list(self.words(axis))
+            if wanted not in words:
+                raise WrongAxis(f'the axis "{axis}" has no entry "{wanted}".{did_you_mean(wanted, words)}')
+            wanted = words.index(wanted)
+        n, dim = self.shape[axis], self.axes.index(axis)
+        if not -n <= wanted < n:
+            raise WrongAxis(f'the axis "{axis}" has {n} entries, 0 to {n - 1}; {wanted} is outside.')
+        return replace(
+            self,
+            values=self.values.select(dim, wanted),
+            axes=self.axes[:dim] + self.axes[dim + 1 :],
+            text=None if self.text is None else _pick(self.text, dim, wanted),
+            details={k: v.select(dim, wanted) for k, v in self.details.items()},
+            each=None if self.each is None else self.each.select(dim + 1, wanted),
+        )
+
+    def _known(self, axis: str) -> None:
+        if axis not in self.axes:
+            raise WrongAxis(f'this grid has no axis "{axis}"; it has {" ".join(self.axes)}.{did_you_mean(axis, self.axes)}')
+
+    def _where(self, flat: int) -> dict[str, str]:
+        found = {}
+        for axis, n in reversed(list(self.shape.items())):
+            flat, i = divmod(flat, n)
+            found[axis] = str(self.words(axis)[i])
+        return dict(reversed(found.items()))
+
+    def _bars(self) -> Picture:
+        axis = self.axes[0]
+        if self.shape[axis] > 40:
+            top = self.top(20, "magnitude")
+            values, labels = [v for _, v in top], tuple(w[axis] for w, _ in top)
+        else:
+            values, labels = self.values.tolist(), tuple(str(w) for w in self.words(axis))
+        array = torch.tensor(values).numpy()
+        return Bars(array, labels, self.unit, axis, _scale(self.scale), title=self.title, note=self.note)
+
+    def _heatmap(self) -> Picture:
+        rows, columns = self.axes
+        return Heatmap(
+            self.values.detach().float().cpu().numpy(),
+            tuple(str(w) for w in self.words(rows)),
+            tuple(str(w) for w in self.words(columns)),
+            rows,
+            columns,
+            scale=_scale(self.scale),
+            unit=self.unit,
+            text=None if self.text is None else tuple(tuple(row) for row in self.text),
+            details={k: v.detach().float().cpu().numpy() for k, v in self.details.items()},
+            title=self.title,
+            note=self.note,
+        )
+
+
+def _scale(scale: str):
+    return "sequential" if scale == "sequential" else "diverging"
+
+
+def _pick(nested: Sequence, dim: int, i: int) -> Sequence | None:
+    if dim == 0:
+        return None if isinstance(nested[i], str) else nested[i]
+    return [_pick(part, dim - 1, i) if dim > 1 else part[i] for part in nested]

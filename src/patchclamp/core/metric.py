@@ -1,0 +1,121 @@
+"""Metrics: one number per prompt from the logits (batch, pos, vocab).
+
+Any function of the logits is a metric. The ones here know their tokens by word or id, their unit, and that they read one
+position only, which lets a sweep skip every other row of the unembedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from patchclamp.core.errors import WrongToken
+from patchclamp.core.run import Run
+
+Word = str | int
+Words = Word | Sequence[Word]
+
+
+@dataclass(frozen=True, eq=False)
+class Metric:
+    """A named metric of the logits at the place where a prompt is answered: its last token, or a masked one."""
+
+    name: str
+    unit: str
+    measure: Callable[..., Tensor]
+    """(logits (batch, vocab), *ids (batch,)) -> (batch,)"""
+    tokens: tuple[Words, ...] = ()
+    """The tokens it is about, each one for all prompts or a list with one a prompt."""
+    columns: tuple[int, ...] | None = None
+    """For each prompt the column where it is answered; None means the last one."""
+
+    def bind(self, read: Callable[[str], int], columns: Sequence[int] | None = None) -> Metric:
+        """The same metric with its words turned into ids by a model's tokenizer."""
+        return replace(
+            self,
+            tokens=tuple(_ids(t, read) for t in self.tokens),
+            columns=self.columns if columns is None else tuple(columns),
+        )
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """(batch, pos, vocab) -> (batch,)"""
+        rows = torch.arange(logits.shape[0], device=logits.device)
+        if self.columns is None:
+            at = logits[:, -1]
+        else:
+            columns = self.columns * (logits.shape[0] // len(self.columns))
+            at = logits[rows, torch.tensor(columns, device=logits.device)]
+        return self.measure(at.float(), *(self._one_a_row(t, logits) for t in self.tokens))
+
+    def _one_a_row(self, token: Words, logits: Tensor) -> Tensor:
+        ids = [token] if isinstance(token, (str, int)) else list(token)
+        for word in ids:
+            if isinstance(word, str):
+                raise WrongToken(f'{self.name} has the word "{word}" but no tokenizer; use model.metric(...) or an id.')
+            if not 0 <= word < logits.shape[-1]:
+                raise WrongToken(f"{self.name}: there is no token {word} in a vocabulary of {logits.shape[-1]}.")
+        rows = logits.shape[0]
+        if rows % len(ids):
+            raise WrongToken(f"{self.name} has {len(ids)} tokens for {rows} prompts; give one, or one a prompt.")
+        return torch.tensor(ids * (rows // len(ids)), device=logits.device)
+
+
+def logit_diff(answer: Words, wrong: Words) -> Metric:
+    """The answer's logit minus the wrong answer's.
+
+    >>> logits = torch.tensor([[[0.0, 3.0, 1.0]]])
+    >>> logit_diff(1, 2)(logits)
+    tensor([2.])
+    """
+    return Metric("logit difference", "logits", lambda at, a, b: _pick(at, a) - _pick(at, b), (answer, wrong))
+
+
+def logit(answer: Words) -> Metric:
+    """The answer's logit."""
+    return Metric("logit", "logits", _pick, (answer,))
+
+
+def prob(answer: Words) -> Metric:
+    """The answer's probability."""
+    return Metric("probability", "probability", lambda at, a: _pick(at.softmax(-1), a), (answer,))
+
+
+def nll(answer: Words) -> Metric:
+    """The answer's surprisal, minus its log-probability, in nats."""
+    return Metric("negative log-likelihood", "nats", lambda at, a: -_pick(at.log_softmax(-1), a), (answer,))
+
+
+def rank(answer: Words) -> Metric:
+    """How many tokens are more probable than the answer: 0 is the top. It has no gradient."""
+    return Metric("rank", "tokens", lambda at, a: (at > _pick(at, a)[:, None]).sum(-1).float(), (answer,))
+
+
+def kl(reference: Run | Tensor) -> Metric:
+    """KL(reference || this): how far the prediction is from a reference run's, or from logits (batch, vocab), in nats.
+
+    >>> logits = torch.randn(1, 4, 9)
+    >>> kl(logits[:, -1])(logits)
+    tensor([0.])
+    """
+    if isinstance(reference, Run):
+        reference = reference.logits[range(len(reference.last)), reference.last]
+    log_p = reference.detach().float().log_softmax(-1)
+
+    def measure(at: Tensor) -> Tensor:
+        target = log_p.expand_as(at) if log_p.shape[0] == 1 else log_p.repeat(at.shape[0] // log_p.shape[0], 1)
+        return (target.exp() * (target - at.log_softmax(-1))).sum(-1)
+
+    return Metric("KL divergence", "nats", measure)
+
+
+def _pick(at: Tensor, ids: Tensor) -> Tensor:
+    return at.gather(-1, ids[:, None])[:, 0]
+
+
+def _ids(token: Words, read: Callable[[str], int]) -> Words:
+    if isinstance(token, (str, int)):
+        return read(token) if isinstance(token, str) else int(token)
+    return [read(t) if isinstance(t, str) else int(t) for t in token]

@@ -1,0 +1,44 @@
+"""Graphs of named nodes."""
+
+import pytest
+
+from patchclamp.core.errors import UnknownSite
+from patchclamp.core.graph import Edge, Graph, Node
+
+GRAPH = Graph(
+    (Node("embed.out"), Node("blocks.0.attn.z[head=1]", 0.7), Node("blocks.1.mlp.out", -2.0), Node("logits", 1.0)),
+    (Edge("embed.out", "blocks.0.attn.z[head=1]", 0.5, "v"), Edge("blocks.0.attn.z[head=1]", "logits", 3.0),
+     Edge("blocks.1.mlp.out", "logits", -0.4), Edge("embed.out", "blocks.1.mlp.out", 0.1)),
+)  # fmt: skip
+
+
+def test_edges_are_found_from_either_end():
+    assert [e.weight for e in GRAPH.incoming("logits")] == [3.0, -0.4]
+    assert [e.receiver for e in GRAPH.outgoing("embed.out")] == ["blocks.0.attn.z[head=1]", "blocks.1.mlp.out"]
+    assert GRAPH["logits"].value == 1.0 and "logits" in GRAPH and "norm.out" not in GRAPH
+
+
+def test_top_and_prune():
+    assert GRAPH.top(1)[0].site == "blocks.1.mlp.out"
+    pruned = GRAPH.prune(0.8)
+    assert [e.weight for e in pruned.edges] == [3.0, 0.5]
+    assert {n.site for n in pruned.nodes} == {"embed.out", "blocks.0.attn.z[head=1]", "logits"}
+    assert GRAPH.prune(1.0).edges == tuple(sorted(GRAPH.edges, key=lambda e: -abs(e.weight)))
+
+
+def test_unknown_nodes_are_said_so():
+    with pytest.raises(UnknownSite, match='Did you mean "logits"'):
+        GRAPH["logit"]
+    with pytest.raises(UnknownSite, match="an edge names the node"):
+        Graph((Node("logits"),), (Edge("logits", "logit", 1.0),))
+
+
+def test_it_draws_itself_in_layers(capsys):
+    picture = GRAPH.picture()
+    assert [n.layer for n in picture.nodes] == [-1.0, 0.0, 1.5, 1000.0]
+    GRAPH.show()
+    assert "logits" in capsys.readouterr().out
+
+
+def test_a_node_knows_its_layer():
+    assert Node("blocks.3.mlp.out").layer == 3 and Node("logits").layer is None
