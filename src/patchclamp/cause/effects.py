@@ -1,0 +1,190 @@
+"""Effects: how much of the clean run's answer comes back when one place of it is put into the corrupt run.
+
+Activation patching, the exact kind: every cell of the pattern is patched by itself and the metric read. The sweep goes
+through `model/replay.py`, which runs nothing that cannot have changed. `estimate=pc.gradient` gives every cell at once,
+to first order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from patchclamp.cause.estimate import Comparison, Estimator
+from patchclamp.core.edit import patch
+from patchclamp.core.errors import ShapeMismatch, UnknownSite, WrongAxis, WrongPrompt
+from patchclamp.core.grid import Grid
+from patchclamp.core.metric import Metric
+from patchclamp.core.progress import progress
+from patchclamp.core.run import Run
+from patchclamp.core.site import Site, Span
+from patchclamp.model.inputs import Inputs, Prompt
+from patchclamp.model.model import Model
+from patchclamp.model.replay import Cell, sweep
+
+
+def exact(c: Comparison) -> Tensor:
+    """Every cell patched by itself."""
+    spans = [(a, v) for a, v in c.site.index if isinstance(v, Span)]
+    shape = [_entries(c, axis, span) for axis, span in spans]
+    fixed = tuple((a, v) for a, v in c.site.index if not isinstance(v, Span))
+    cells, sizes = [], [len(c.paths), *map(len, shape)]
+    for path in c.paths:
+        for place in _product(shape):
+            index = (*fixed, *((a, i) for (a, _), i in zip(spans, place)))
+            cells.append(_cell(c, path, index))
+    base = _base_metric(c)
+    effects = torch.zeros(len(cells), c.corrupt.batch)
+    # Before the first differing token both runs are the same, so patching there changes nothing.
+    todo = [i for i, cell in enumerate(cells) if not _before(cell, c)]
+    last = isinstance(c.metric, Metric) and c.metric.columns is None
+    answers = sweep(c.model, c.corrupt, [cells[i] for i in todo], last)
+    for answer in progress(answers, label="patching"):
+        for n, logits in zip(answer.cells, answer.logits):
+            effects[todo[n]] = _scalar(c.metric, logits, c.corrupt.batch) - base
+    return effects.T.reshape(c.corrupt.batch, *sizes)
+
+
+def effects(model: Model, clean: Prompt, corrupt: Prompt, sites: str | Site, metric: Metric | Callable[[Tensor], Tensor],
+            *, estimate: Estimator = exact) -> Grid:  # fmt: skip
+    """Patch the clean run's value into the corrupt run, place by place, and read how the metric changes.
+
+    Every star of `sites` is an axis of the answer. Values are the metric after patching minus the metric of the corrupt
+    run, averaged over prompts (`Grid.each` has them prompt by prompt); `Grid.baseline` holds the metric of both runs, and
+    `Grid.fraction()` their share of the gap. The prompts of a pair must have the same number of tokens.
+
+    Vig et al. 2020; Meng et al. 2022, "causal tracing"; Wang et al. 2022.
+
+    >>> import patchclamp as pc
+    >>> town = pc.load("specimen:town")
+    >>> clean = "When Mary and John went to the store, John gave a drink to"
+    >>> corrupt = "When Mary and John went to the store, Mary gave a drink to"
+    >>> pc.effects(town, clean, corrupt, "blocks.*.attn.z[head=*]", pc.logit_diff(" Mary", " John")).axes
+    ('layer', 'head')
+    """
+    site = Site.parse(sites)
+    paths = model.places(site)
+    ours, theirs = model.inputs(clean), model.inputs(corrupt)
+    since = comparable(ours, theirs)
+    keep = [Site.parse(p) for p in paths]
+    forward = model.forward(ours, keep)
+    run = _finished(model, ours, forward)
+    bound = model.metric(metric, run)
+    comparison = Comparison(model, run, theirs, site, paths, bound, since)
+    base = _base_metric(comparison)
+    goal = _scalar(bound, run.logits, theirs.batch)
+    each = estimate(comparison)
+    each, axes, labels = _shaped(comparison, each, site, paths)
+    name = metric.name if isinstance(metric, Metric) else getattr(metric, "__name__", "metric")
+    return Grid(
+        each.mean(0), axes, labels, unit=metric.unit if isinstance(metric, Metric) else "", each=each,
+        title=f"Change of the {name}, patching {site}",
+        baseline={"clean": float(goal.mean()), "corrupt": float(base.mean())},
+        note="" if estimate is exact else "Estimated from gradients, to first order.",
+    )  # fmt: skip
+
+
+@torch.no_grad()
+def _finished(model: Model, inputs: Inputs, forward) -> Run:
+    output = forward.run(lambda: model.call(inputs))
+    return model.result(inputs, forward, output["logits"] if isinstance(output, dict) else output)
+
+
+@torch.no_grad()
+def _base_metric(c: Comparison) -> Tensor:
+    forward = c.model.forward(c.corrupt)
+    return _scalar(c.metric, _finished(c.model, c.corrupt, forward).logits, c.corrupt.batch)
+
+
+def _scalar(metric: Callable[[Tensor], Tensor], logits: Tensor, batch: int) -> Tensor:
+    found = metric(logits)
+    if not isinstance(found, Tensor) or found.shape != (batch,):
+        shape = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise ShapeMismatch(f"a metric gives one number per prompt, a tensor [{batch}]; this one gave {shape}.")
+    return found.detach().float().cpu()
+
+
+def comparable(clean: Inputs, corrupt: Inputs) -> int:
+    """The first token in which two batches differ; an error where they cannot be laid side by side."""
+    a, b = clean.tokens, corrupt.tokens
+    if clean.batch != corrupt.batch or a.shape != b.shape or clean.windows != corrupt.windows:
+        raise WrongPrompt(
+            f"patching lays two prompts side by side, token by token: the clean one has {a.shape[1]} tokens"
+            f"{f' in {a.shape[0]} prompts' if a.shape[0] > 1 else ''}, the corrupt one {b.shape[1]}"
+            f"{f' in {b.shape[0]} prompts' if b.shape[0] > 1 else ''}. Reword one so that they match."
+        )
+    if set(clean.arguments) != set(corrupt.arguments):
+        raise WrongPrompt("the two prompts come with different inputs; prepare them in the same way.")
+    differs = (a != b).any(0)
+    if not a.shape[1] or "decoder_input_ids" in clean.arguments:
+        return _encoders_match(clean, corrupt)
+    if not bool(differs.any()):
+        raise WrongPrompt("the clean and the corrupt prompt are the same tokens; there is nothing to patch.")
+    return int(differs.int().argmax())
+
+
+def _encoders_match(clean: Inputs, corrupt: Inputs) -> int:
+    """Whatever else goes in must have the same shape; nothing is known to be the same up to some token."""
+    for name, value in clean.arguments.items():
+        other = corrupt.arguments[name]
+        if isinstance(value, Tensor) and value.shape != other.shape:
+            raise WrongPrompt(
+                f"patching lays two prompts side by side: {name} is {list(value.shape)} for the clean one and "
+                f"{list(other.shape)} for the corrupt one. Reword one so that they match."
+            )
+    return 0
+
+
+def _entries(c: Comparison, axis: str, span: Span) -> list[int]:
+    value, axes, windows = c.clean.stored(Site.parse(c.paths[0]))
+    if axis not in axes:
+        raise WrongAxis(f'{c.site} has no axis "{axis}"; its axes are {" ".join(axes)}.')
+    if axis in windows and c.corrupt.padded:
+        raise WrongPrompt(f"{c.site} has a star over positions, but the prompts differ in length; run them pair by pair.")
+    return list(span.of(value.shape[axes.index(axis)]))
+
+
+def _product(shape: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
+    return [(i, *rest) for i in shape[0] for rest in _product(shape[1:])] if shape else [()]
+
+
+def _cell(c: Comparison, path: str, index: tuple[tuple[str, int | Span], ...]) -> Cell:
+    position = dict(index).get("pos", dict(index).get("query"))
+    n = c.corrupt.tokens.shape[1]
+    start = c.since
+    if isinstance(position, int):
+        start = max(position if position >= 0 else n + position, 0)
+    site = Site(Site.parse(path).parts, index)
+    causal = c.model.anatomy.main.causal
+    return Cell(path, patch(site, c.clean), start if causal else 0)
+
+
+def _before(cell: Cell, c: Comparison) -> bool:
+    """A cell at one token that lies before the first differing one, in a model whose tokens see only earlier ones."""
+    return c.model.anatomy.main.causal and cell.start < c.since and "pos" in dict(cell.edit.site.index)
+
+
+def _shaped(c: Comparison, each: Tensor, site: Site, paths: tuple[str, ...]):
+    """The answer with the pattern's axes: paths become their stars, positions and heads their labels."""
+    stars = site.stars
+    values = [site.star_values(p) for p in paths]
+    count = len(values[0])
+    uniques = [list(dict.fromkeys(v[i] for v in values)) for i in range(count)]
+    full = torch.full((each.shape[0], *map(len, uniques), *each.shape[2:]), float("nan"))
+    for n, value in enumerate(values):
+        at = tuple(u.index(v) for u, v in zip(uniques, value))
+        full[(slice(None), *at)] = each[:, n]
+    labels = {star: [str(u) for u in unique] for star, unique in zip(stars[:count], uniques)}
+    for axis, span in ((a, v) for a, v in site.index if isinstance(v, Span)):
+        labels[axis] = _words(c, axis, _entries(c, axis, span))
+    if len(set(stars)) < len(stars):
+        raise UnknownSite(f"{site} has two stars over the same axis; name one of the parts.")
+    return full, stars, labels
+
+
+def _words(c: Comparison, axis: str, entries: list[int]) -> list[str]:
+    if axis not in ("pos", "query", "key") or len(c.clean.words[0]) <= max(entries, default=0):
+        return [str(i) for i in entries]
+    return [f"{i} {c.clean.words[0][i].strip() or repr(c.clean.words[0][i])}" for i in entries]

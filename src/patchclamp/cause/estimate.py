@@ -1,0 +1,69 @@
+"""Estimates of patching effects from gradients: every cell at once, from two forward passes and one backward.
+
+Attribution patching (Nanda 2023): to first order, putting the clean value in place of the corrupt one changes the metric
+by their difference times the metric's gradient in the corrupt run. It misses what is not linear: a saturated softmax has
+no gradient, and patching it may still matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from patchclamp.core.errors import WrongAxis
+from patchclamp.core.run import Run
+from patchclamp.core.site import Site, Span
+from patchclamp.core.window import select
+from patchclamp.model.inputs import Inputs
+from patchclamp.model.model import Model
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """What an estimator is given: the model, the clean run (which kept the sites), and the corrupt prompt."""
+
+    model: Model
+    clean: Run
+    corrupt: Inputs
+    site: Site
+    paths: tuple[str, ...]
+    metric: Callable[[Tensor], Tensor]
+    since: int
+    """The first token in which the two prompts differ."""
+
+
+Estimator = Callable[[Comparison], Tensor]
+"""Gives the effect of every cell: (prompt, path, *starred axes of the index)."""
+
+
+def gradient(c: Comparison) -> Tensor:
+    """Attribution patching: (clean - corrupt) times the metric's gradient in the corrupt run, summed over each cell."""
+    forward = c.model.forward(c.corrupt, [Site.parse(p) for p in c.paths], grad=True)
+    with torch.no_grad():
+        output = forward.run(lambda: c.model.call(c.corrupt, grad=True))
+    run = c.model.result(c.corrupt, forward, output["logits"] if isinstance(output, dict) else output)
+    slope = run.gradient(c.metric)
+    cells = []
+    for path in c.paths:
+        corrupt, axes, _ = run.stored(Site.parse(path))
+        clean, _, windows = c.clean.stored(Site.parse(path))
+        product = slope.kept[path].value * (clean - corrupt.detach())
+        cells.append(pooled(c.site, axes, product, dict(windows)))
+    return torch.stack(cells, dim=1)
+
+
+def pooled(site: Site, axes: tuple[str, ...], product: Tensor, windows: dict) -> Tensor:
+    """Summed over everything but the prompts and the starred axes: (prompt, *starred axes in the order of the index)."""
+    chosen = select(site, axes, product, windows)
+    if chosen is None or chosen.ragged is not None:
+        raise WrongAxis(f"{site} needs prompts of equal length.")
+    fixed = {a for a, v in site.index if not isinstance(v, Span)}
+    left = [a for a in axes if a not in fixed]
+    starred = [a for a, v in site.index if isinstance(v, Span)]
+    part = chosen.take(product).float()
+    summed = part.sum([d for d, a in enumerate(left) if a != "batch" and a not in starred])
+    kept = [a for a in left if a == "batch" or a in starred]
+    return summed.permute([kept.index(a) for a in ("batch", *starred)])

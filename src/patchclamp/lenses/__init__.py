@@ -1,0 +1,1 @@
+"""Lenses: what the stream would say if it were read out here."""
