@@ -22,7 +22,8 @@ from patchclamp.core.run import Run
 from patchclamp.core.site import Site, Span
 from patchclamp.model.inputs import Inputs, Prompt
 from patchclamp.model.model import Model
-from patchclamp.model.replay import Cell, sweep
+from patchclamp.model.replay import sweep
+from patchclamp.model.ride import Cell
 
 
 def exact(c: Comparison) -> Tensor:

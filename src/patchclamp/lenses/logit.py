@@ -15,7 +15,7 @@ from patchclamp.core.grid import Grid
 from patchclamp.core.site import Site
 from patchclamp.model.inputs import Inputs, Prompt
 from patchclamp.model.model import Model, Sites
-from patchclamp.model.replay import unembed
+from patchclamp.model.unembed import unembed
 
 
 def lens(model: Model, prompt: Prompt, sites: Sites = "blocks.*.out", *, decoder: Prompt = None) -> Grid:

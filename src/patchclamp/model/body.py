@@ -21,7 +21,7 @@ from patchclamp.model.anatomy import Anatomy, Block
 from patchclamp.model.example import BATCH, example
 from patchclamp.model.forward import Forward
 from patchclamp.model.inputs import padding
-from patchclamp.model.survey import survey
+from patchclamp.model.stacks import read_anatomy
 from patchclamp.model.tokens import Reader, Tokenizer
 from patchclamp.model.watch import watch
 
@@ -76,7 +76,7 @@ class Body:
         except Exception as error:
             raise Unserved(f"{self.name} could not be run on a small example ({type(error).__name__}: {error}).") from error
         with torch.enable_grad():  # what mixes tokens is told from gradients
-            anatomy = survey(self.module, recording, batch, self.stack)
+            anatomy = read_anatomy(self.module, recording, batch, self.stack)
         return checked(self.module, anatomy, inputs, batch)
 
     @cached_property

@@ -22,7 +22,8 @@ from patchclamp.core.run import Kept
 from patchclamp.core.site import Site, Span
 from patchclamp.core.window import Window, select
 from patchclamp.model.anatomy import Anatomy
-from patchclamp.model.attention import Softmax, additive, doorway
+from patchclamp.model.attention import doorway
+from patchclamp.model.doors import Doors
 from patchclamp.model.experts import contributions
 from patchclamp.model.ops import Operations, Overlay, Scope
 from patchclamp.model.place import Place
@@ -138,7 +139,7 @@ class Forward:
             stack.enter_context(Overlay(self.overlay))
         doors = [*places.get("door", ()), *places.get("eager", ())]
         if doors or inside:
-            stack.enter_context(doorway(_Doors(self, doors, operations).through))
+            stack.enter_context(doorway(Doors(self.module, doors, self._pass, operations, self.counts).through))
         for path in {m for t in self.tasks.values() for m in t.place.modules}:
             self.taps.add_before(path, self._count(path), first=True)
         if self.tasks or self.begin is not None:
@@ -316,60 +317,6 @@ class Forward:
             else:
                 found[axis] = own
         return found
-
-
-class _Doors:
-    """The doorway into attention, for the layers somebody asks about."""
-
-    def __init__(self, forward: Forward, places: list[Place], operations: Operations) -> None:
-        self.forward, self.operations = forward, operations
-        self.paths: dict[int, str] = {}
-        self.places: dict[tuple[str, int], dict[Slot, Place]] = {}
-        for place in places:
-            path = place.modules[0]
-            self.paths[id(forward.module.get_submodule(path))] = path
-            self.places.setdefault((path, place.call), {})[place.slot] = place
-
-    def through(self, *args, **kwargs):
-        """What happens behind the door is not counted among the calls of the module that knocks."""
-        self.operations.stack.append(None)
-        try:
-            return self._attend(*args, **kwargs)
-        finally:
-            self.operations.stack.pop()
-
-    def _attend(self, kernel, eager, module, query, key, value, attention_mask, **kwargs):
-        path = self.paths.get(id(module), "")
-        here = self.places.get((path, self.forward.counts[path] - 1), {})
-        query, key, value = (
-            self.forward._pass(here[name], raw) if name in here else raw
-            for name, raw in (("q", query), ("k", key), ("v", value))
-        )
-        if not here.keys() & {"scores", "pattern"}:
-            return kernel(module, query, key, value, attention_mask, **kwargs)
-        mask = additive(attention_mask, module, query, key, kwargs.get("is_causal"))
-        keys = key.shape[2]
-
-        def scores(raw: Tensor) -> Tensor:
-            return self._front(here.get("scores"), raw, keys, raw.dtype)
-
-        def pattern(raw: Tensor) -> Tensor:
-            return self._front(here.get("pattern"), raw, keys, query.dtype)
-
-        with Softmax(scores, pattern):
-            return eager(module, query, key, value, mask, **kwargs)
-
-    def _front(self, place: Place | None, raw: Tensor, keys: int, dtype: torch.dtype) -> Tensor:
-        """The columns that belong to keys go by the tap; a sink's column stays as it is."""
-        if place is None:
-            return raw
-        front = raw[..., :keys] if raw.shape[-1] != keys else raw
-        value = front.to(dtype)
-        new = self.forward._pass(place, value)
-        if new is value:
-            return raw
-        new = new.to(raw.dtype)
-        return new if front is raw else torch.cat([new, raw[..., keys:]], dim=-1)
 
 
 def reads(path: str, edit: Edit) -> str:

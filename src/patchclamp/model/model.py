@@ -8,7 +8,7 @@ sites      every place there is
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -25,9 +25,9 @@ from patchclamp.model.anatomy import Anatomy
 from patchclamp.model.body import Body
 from patchclamp.model.forward import Forward
 from patchclamp.model.inputs import Inputs, Prompt, device_of, prepare, takes
+from patchclamp.model.sites import SiteTable
 from patchclamp.model.tokens import Tokenizer, token
 from patchclamp.model.weights import Weights, changed, of_weights, overlay
-from patchclamp.picture import Table
 
 Sites = str | Site | Iterable[str | Site]
 """One site or pattern, or several."""
@@ -102,7 +102,7 @@ class Model:
         inner = [
             f"{p}.{w}" for e in self.edits if e.kind == "splice" for p in self.places(e.site) for w in ("latents", "error")
         ]
-        return SiteTable(self, (*self.anatomy.places, *inner))
+        return SiteTable(self.name, self.anatomy, (*self.anatomy.places, *inner))
 
     @cached_property
     def weights(self) -> Weights:
@@ -242,64 +242,6 @@ class Model:
             for axis, _ in edit.site.index if place is not None else ():
                 if axis not in place.axes:  # type: ignore[union-attr]
                     raise WrongAxis(f'{edit.site} has no axis "{axis}"; its axes are {" ".join(place.axes)}.')  # type: ignore[union-attr]
-
-
-@dataclass(frozen=True, eq=False)
-class SiteTable(Sequence[str]):
-    """The places of a model: a sequence of sites that shows itself as a table."""
-
-    model: Model
-    paths: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index):
-        return self.paths[index]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.paths)
-
-    def __contains__(self, path: object) -> bool:
-        return path in self.paths
-
-    def picture(self) -> Table:
-        """One row a kind of place, the layers that have it, its axes with their sizes, and what is refused and why."""
-        rows: dict[tuple[str, str], list[int]] = {}
-        for path in self.paths:
-            place = self.model.anatomy.places.get(path)
-            axes = (
-                ", ".join(f"{a} {place.sizes[a]}" if a in place.sizes else a for a in place.axes)
-                if place
-                else "latents of a dictionary"
-            )
-            rows.setdefault((_kind(path), axes), []).append(Site.parse(path).layer or 0)
-        refused: dict[tuple[str, str], list[int]] = {}
-        for path, reason in self.model.anatomy.refused.items():
-            refused.setdefault((_kind(path), f"not served: {reason}"), []).append(Site.parse(path).layer or 0)
-        made = [(kind, _layers(kind, layers), axes) for (kind, axes), layers in (*rows.items(), *refused.items())]
-        return Table(("site", "layers", "axes"), tuple(made), title=f"Sites of {self.model.name}")
-
-    def show(self) -> None:
-        """Draw the table."""
-        self.picture().show()
-
-    def __rich__(self):
-        return self.picture().__rich__()
-
-    def _repr_html_(self) -> str:
-        return self.picture()._repr_html_()
-
-
-def _kind(path: str) -> str:
-    return ".".join("i" if p.isdigit() else p for p in path.split("."))
-
-
-def _layers(kind: str, layers: list[int]) -> str:
-    if "blocks.i" not in kind:
-        return ""
-    first, last = min(layers), max(layers)
-    return f"{first} to {last}" if len(layers) == last - first + 1 > 1 else ", ".join(map(str, sorted(layers)))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,282 @@
+"""Ride: one pass of a sweep, in which the batch grows by a cell's rows at the block where the cell begins to matter.
+
+The base run is kept once: what every block read, what it returned, the key-value cache. Blocks before the first cell are
+replaced by handing on the stream; the rows of a cell join at its own block, taken from the stored stream. Whatever else a
+block is given for each prompt (masks, angles, biases) is given for each row.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from patchclamp.core.edit import Edit, Here
+from patchclamp.core.site import Site
+from patchclamp.core.window import Window
+from patchclamp.model.anatomy import Block
+from patchclamp.model.forward import Forward
+from patchclamp.model.inputs import Inputs, takes
+from patchclamp.model.watch import Slot, outputs
+
+if TYPE_CHECKING:
+    from patchclamp.model.model import Model
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """One entry of a sweep: an edit at a concrete site, and the first token it can change."""
+
+    path: str
+    edit: Edit
+    start: int = 0
+
+
+@dataclass(eq=False)
+class Base:
+    """The base run: every block's input and output, the cache, the logits."""
+
+    model: Model
+    inputs: Inputs
+    blocks: tuple[Block, ...]
+    streams: list[Tensor]
+    """What each block read, and what the last one returned."""
+    shapes: list[Any]
+    """What each block returned as a whole, to be imitated where it is skipped."""
+    joined: list[bool]
+    """Whether a block reads exactly what the one before returned."""
+    logits: Tensor
+    cache: Any = None
+
+    @property
+    def batch(self) -> int:
+        return self.inputs.batch
+
+    @property
+    def length(self) -> int:
+        return self.streams[0].shape[1]
+
+    @classmethod
+    def of(cls, model: Model, inputs: Inputs, way: str) -> Base:
+        blocks = model.anatomy.main.blocks
+        if way == "plain":
+            return cls(model, inputs, blocks, [inputs.tokens[..., None]], [], [], torch.empty(0))
+        forward = model.forward(inputs, [f"{b.path}.{side}" for b in blocks for side in ("in", "out")])
+        shapes: list[Any] = []
+        for path in dict.fromkeys(b.module for b in blocks):
+            forward.taps.add_after(path, _noting(shapes))
+        more: dict[str, Any] = {}
+        if way == "suffix":
+            from transformers import DynamicCache
+
+            more = {"past_key_values": DynamicCache(), "use_cache": True}
+        output = forward.run(lambda: model.call(inputs, **more))
+        streams = [forward.kept[f"{b.path}.in"].value for b in blocks]
+        ends = [forward.kept[f"{b.path}.out"].value for b in blocks]
+        joined = [a is b or torch.equal(a, b) for a, b in zip(streams[1:], ends)]
+        logits = output["logits"] if isinstance(output, dict) else output
+        return cls(model, inputs, blocks, [*streams, ends[-1]], shapes, [*joined, True], logits, more.get("past_key_values"))
+
+    def cached(self, start: int, rows: Sequence[int]) -> Any:
+        """A plain cache of the first tokens, each layer expanded to the rows that will pass it."""
+        from transformers import DynamicCache
+
+        cache = DynamicCache()
+        for i, (layer, n) in enumerate(zip(self.cache.layers, rows)):
+            keys, values = (_tiled(t[:, :, :start], max(n, self.batch)) for t in (layer.keys, layer.values))
+            cache.update(keys, values, i)
+        return cache
+
+
+def _noting(shapes: list[Any]):
+    def note(args: tuple, kwargs: dict, output: Any) -> Any:
+        shapes.append(output)
+        return output
+
+    return note
+
+
+def entry(base: Base, cell: Cell) -> int:
+    """The block before which a cell's rows join: its own, or the next one where all it changes is the block's output."""
+    site = Site.parse(cell.path)
+    assert site.layer is not None
+    return site.layer + 1 if site.parts[2:] == ("out",) and base.joined[site.layer] else site.layer
+
+
+def _direct(base: Base, cell: Cell) -> bool:
+    """Whether a cell changes the stored stream itself, so that nothing inside its block need be run."""
+    site = Site.parse(cell.path)
+    return site.parts[2:] == ("in",) or (site.parts[2:] == ("out",) and entry(base, cell) != site.layer)
+
+
+class Ride:
+    """One pass of a wave with a growing batch. Row `c * batch + b` is cell c on prompt b; the witness, if any, is cell 0."""
+
+    def __init__(self, base: Base, cells: Sequence[Cell], start: int, check: bool) -> None:
+        self.base, self.start = base, start
+        self.cells: list[Cell | None] = [*([None] if check else []), *cells]
+        entries = [entry(base, c) for c in self.cells if c is not None]
+        self.entries = [min(entries), *entries] if check else entries
+        self.first = min(self.entries)
+        self.windows = {"": Window(base.length - start, start)}
+        self.calls: Counter[str] = Counter()
+
+    def run(self, suffix: bool, last: bool) -> Tensor:
+        base, model = self.base, self.base.model
+        forward = self.forward = model.forward(base.inputs, late=True, strict=False)
+        forward.windows = self.windows
+        for module in dict.fromkeys(b.module for b in base.blocks):
+            forward.taps.add_before(module, self._before(module))
+            forward.taps.add_after(module, self._after(module))
+        early = {b.module for b in base.blocks[: self.first]} - {b.module for b in base.blocks[self.first :]}
+        forward.taps.instead.update({m: self._handing_on(m) for m in early})
+        self._edits(forward)
+        arguments = {k: v[:, self.start :] for k, v in base.inputs.arguments.items()}
+        more: dict[str, Any] = {}
+        if suffix:
+            rows = [base.batch * sum(e <= i for e in self.entries) for i in range(len(base.blocks))]
+            more = {"past_key_values": base.cached(self.start, rows), "use_cache": True}
+        if last and takes(model.hf, "logits_to_keep"):
+            more["logits_to_keep"] = 1
+            forward.taps.add_before(*_contiguous_head(model))
+        inputs = Inputs(arguments, base.inputs.tokens[:, self.start :], {})
+        output = forward.run(lambda: model.call(inputs, **more))
+        logits = output["logits"] if isinstance(output, dict) else output
+        return logits[:, -1:] if last else logits
+
+    def _edits(self, forward: Forward) -> None:
+        """Cells that change something inside a block do so on their own rows."""
+        by_path: dict[str, list[tuple[int, Edit]]] = {}
+        for n, cell in enumerate(self.cells):
+            if cell is not None and not _direct(self.base, cell):
+                by_path.setdefault(cell.path, []).append((n, cell.edit))
+        for path, mine in by_path.items():
+            forward.edit(path, on_rows(path, mine, self.base.batch))
+
+    def _block(self, module: str) -> int:
+        """Which block of the stack is now calling; a shared layer is called several times."""
+        mine = [i for i, b in enumerate(self.base.blocks) if b.module == module]
+        return mine[self.calls[module] - 1]
+
+    def _before(self, module: str):
+        base = self.base
+        slot = base.model.anatomy.places
+
+        def grow(args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+            self.calls[module] += 1
+            i = self._block(module)
+            where = slot[f"{base.blocks[i].path}.in"].slot
+            stream = argument(args, kwargs, where)
+            grown = self._grown(i, stream)
+            self.forward.batch = grown.shape[0]
+            args, kwargs = _tile_arguments((args, kwargs), where, base.batch, grown.shape[0], self._heads(i))
+            if isinstance(where, int):
+                return (*args[:where], grown, *args[where + 1 :]), kwargs
+            return args, {**kwargs, where: grown}
+
+        return grow
+
+    def _after(self, module: str):
+        base = self.base
+
+        def finish(args: tuple, kwargs: dict, output: Any) -> Any:
+            i = self._block(module)
+            if i + 1 < len(base.blocks):
+                return output
+            slot = base.model.anatomy.places[f"{base.blocks[i].path}.out"].slot
+            return put(output, slot, self._grown(i + 1, dict(outputs(output))[slot]))
+
+        return finish
+
+    def _grown(self, i: int, stream: Tensor) -> Tensor:
+        """The stream before block i, with the rows of the cells that join here."""
+        joining = [(n, c) for n, c in enumerate(self.cells) if self.entries[n] == i]
+        if i < self.first or not joining:
+            return stream
+        base = self.base
+        stored = base.streams[i][:, self.start :]
+        new = [self._changed(cell, stored) for _, cell in joining]
+        return torch.cat([stream, *new] if i > self.first else new)
+
+    def _changed(self, cell: Cell | None, stored: Tensor) -> Tensor:
+        if cell is None or not _direct(self.base, cell):
+            return stored
+        site = Site.parse(cell.path)
+        here = Here(site, ("batch", "pos", "d_model"), {"pos": self.windows[""]}, late=True)
+        return cell.edit.apply(stored, here)
+
+    def _heads(self, i: int) -> int:
+        return next((w.heads for w in self.base.blocks[i].writes if w.name == "attn"), 1)
+
+    def _handing_on(self, module: str):
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            i = self._block(module)
+            place = self.base.model.anatomy.places[f"{self.base.blocks[i].path}.in"]
+            stream = argument(args, kwargs, place.slot)
+            slot = self.base.model.anatomy.places[f"{self.base.blocks[i].path}.out"].slot
+            return put(self.base.shapes[i], slot, stream)
+
+        return forward
+
+
+def on_rows(path: str, mine: list[tuple[int, Edit]], batch: int) -> Edit:
+    """Several edits at one place, each on the rows of its own cell."""
+
+    def change(value: Tensor, here: Here) -> Tensor:
+        made = value.clone()
+        for n, edit in mine:
+            rows = slice(n * batch, (n + 1) * batch)
+            made[rows] = edit.apply(value[rows], Here(here.site, here.axes, here.windows, late=True))
+        return made
+
+    return Edit(Site.parse(path), change, kind="rows")
+
+
+def _contiguous_head(model: Model) -> tuple[str, Any]:
+    """`logits_to_keep` hands the head a strided slice, on which a frozen matrix is 2.5x slower than on a contiguous one."""
+    head = model.hf.get_output_embeddings() if hasattr(model.hf, "get_output_embeddings") else None  # type: ignore[operator]
+    path = next((p for p, m in model.hf.named_modules() if m is head), "")
+
+    def before(args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        return tuple(a.contiguous() if isinstance(a, Tensor) and a.is_floating_point() else a for a in args), kwargs
+
+    return path, before
+
+
+def argument(args: tuple, kwargs: dict, slot: Slot) -> Tensor:
+    return args[slot] if isinstance(slot, int) else kwargs[slot]
+
+
+def put(output: Any, slot: Any, stream: Tensor) -> Any:
+    if slot is None:
+        return stream
+    made = list(output)
+    made[slot] = stream
+    return tuple(made)
+
+
+def _tiled(value: Tensor, rows: int) -> Tensor:
+    """Rows repeated as often as there are cells: prompt by prompt within a cell, cell by cell."""
+    times = rows // value.shape[0]
+    return value if times == 1 else value.repeat(times, *[1] * (value.ndim - 1))
+
+
+def _tile_arguments(tree: Any, stream: Any, batch: int, rows: int, heads: int) -> Any:
+    """What else a block is given for each prompt (masks, angles, biases) is given for each row."""
+
+    def tile(value: Any) -> Any:
+        if isinstance(value, Tensor) and value.ndim > 1:
+            per_row = value.shape[0] == batch and batch > 1
+            per_head = value.ndim == 3 and heads > 1 and value.shape[0] == batch * heads
+            return _tiled(value, rows * (value.shape[0] // batch)) if per_row or per_head else value
+        if type(value) in (tuple, list):
+            return type(value)(tile(v) for v in value)
+        return value
+
+    args, kwargs = tree
+    tiled_args = tuple(a if i == stream else tile(a) for i, a in enumerate(args))
+    return tiled_args, {k: v if k == stream else tile(v) for k, v in kwargs.items()}
