@@ -66,5 +66,6 @@ def did_you_mean(word: str, options: Iterable[str]) -> str:
     >>> did_you_mean("patern", ["pattern", "scores"])
     ' Did you mean "pattern"?'
     """
-    near = difflib.get_close_matches(word, list(options), n=1, cutoff=0.6)
+    known = list(options)
+    near = [o for o in known if o.lower() == word.lower()] or difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     return f' Did you mean "{near[0]}"?' if near else ""

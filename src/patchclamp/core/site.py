@@ -109,8 +109,9 @@ class Site:
 
     def expand(self, paths: Sequence[str], where: str = "this model") -> list[str]:
         """The concrete paths, among those a model has, that this site or pattern names, in the model's order."""
-        depth = _depths(paths)
-        found = [p for p in paths if self._matches(_split(p), depth)]
+        mine = [p for p in paths if p.startswith("@") == self.raw]
+        depth = _depths(mine)
+        found = [p for p in mine if self._matches(_split(p), depth)]
         if not found:
             raise UnknownSite(f'no site "{self.path}" in {where}.{_nearest(self, paths)}')
         return found
@@ -204,7 +205,7 @@ def _index(rest: str, text: str) -> tuple[tuple[str, int | Span], ...]:
 
 
 def _split(path: str) -> tuple[str | int, ...]:
-    return tuple(int(p) if p.lstrip("-").isdigit() else p for p in path.split("."))
+    return tuple(int(p) if p.lstrip("-").isdigit() else p for p in path.removeprefix("@").split("."))
 
 
 def _depths(paths: Iterable[str]) -> dict[tuple, int]:

@@ -100,8 +100,7 @@ class Body:
 
     def _raw(self, site: Site) -> tuple[str, ...]:
         known = [f"@{path}.{side}" for path, _ in self.module.named_modules() if path for side in ("in", "out")]
-        names = [k.removeprefix("@") for k in known]
-        return tuple(f"@{p}" for p in site.expand(names, self.name))
+        return tuple(site.expand(known, self.name))
 
 
 def refusal(anatomy: Anatomy, site: Site) -> str:

@@ -310,10 +310,11 @@ class Forward:
             other = ".cross." in place.path and (axis == "key" or place.whole)
             own = self.windows.get("encoder." if other else stream)
             length = value.shape[dim]
-            if own is None or (axis != "key" and not place.whole and own.length != length):
+            whole = axis == "key" or place.whole
+            if own is None or (not whole and own.length != length):
                 found[axis] = Window(length)
-            elif axis == "key" or place.whole:
-                found[axis] = Window(length, 0, own.first, own.end)
+            elif whole:  # a sliding cache holds only the last of the tokens so far
+                found[axis] = Window(length, max(own.start + own.length - length, 0), own.first, own.end)
             else:
                 found[axis] = own
         return found

@@ -77,7 +77,9 @@ def rows(tokenizer: Tokenizer, prompt: Prompt, bos: bool | None = None) -> list[
     """The token ids of every prompt."""
     if isinstance(prompt, str):
         return [_tokenised(tokenizer, prompt, bos)]
-    if not isinstance(prompt, Sequence) or not len(prompt):
+    if isinstance(prompt, Sequence) and (not len(prompt) or (isinstance(prompt[0], Sequence) and not len(prompt[0]))):
+        raise WrongPrompt("the prompt is empty: it has no tokens.")
+    if not isinstance(prompt, Sequence):
         raise WrongPrompt(
             f"a prompt is text, token ids, a chat or a processor's output; got {type(prompt).__name__} {prompt!r}."
         )
@@ -212,7 +214,8 @@ def _encoder_decoder(module: nn.Module, tokenizer: Callable[[], Tokenizer], pads
                      ids: Tensor | list[list[int]], decoder: Prompt, bos: bool | None) -> Inputs:  # fmt: skip
     config: Any = module.config
     arguments, tokens, windows = _batch(module, tokenizer, ids, pads)
-    start = getattr(config, "decoder_start_token_id", None)
+    said = (config, getattr(module, "generation_config", None))
+    start = next((i for c in said if (i := getattr(c, "decoder_start_token_id", None)) is not None), None)
     if decoder is None:
         if start is None:
             raise WrongPrompt("this encoder-decoder names no start token; say what its decoder reads with decoder=...")

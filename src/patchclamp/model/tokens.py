@@ -44,6 +44,8 @@ def token(tokenizer: Tokenizer, text: str | int) -> int:
             return int(vocabulary[piece])
     if ids == [tokenizer.unk_token_id]:
         raise WrongToken(f'"{text}" is not in the vocabulary.')
+    # SentencePiece puts a space before every text, so one that brings its own has two; the plainer reading is shown.
+    ids = min(ids, list(tokenizer(text.strip(), add_special_tokens=False)["input_ids"]), key=len)
     parts = ", ".join(f'"{w}"' for w in words(tokenizer, ids))
     raise WrongToken(f'"{text}" is {len(ids)} tokens ({parts}); give one of them, or an id.')
 

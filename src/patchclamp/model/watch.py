@@ -183,8 +183,9 @@ class _Recorder(TorchFunctionMode):
             return result
         inputs = {id(t) for t in tensors_in((args, kwargs))}
         in_place = name == "__setitem__" or (name.endswith("_") and not name.endswith("__")) or name in _IN_PLACE
-        if torch.is_grad_enabled():
-            _rooted(outs, name)
+        if torch.is_grad_enabled() and isinstance(result, Tensor):
+            result = _rooted(result, name)
+            outs = [result]
         numbers = tuple(self.number(t, fresh=in_place and id(t) in inputs) for t in outs)
         self.tape.calls.append(Call(self.time, name, func, args, kwargs, ins, numbers, self.stack[-1]))
         self.time += 1
@@ -253,12 +254,13 @@ def _pretrained() -> tuple[type, ...]:
     return (modeling.PreTrainedModel,) if modeling else ()
 
 
-def _rooted(outs: list[Tensor], name: str) -> None:
-    """Frozen weights leave no graph; the first floating-point values of the pass become its leaves."""
-    if name in ("embedding", "conv1d", "conv2d", "conv3d", "linear"):
-        for tensor in outs:
-            if tensor.is_floating_point() and not tensor.requires_grad:
-                tensor.requires_grad_()
+def _rooted(result: Tensor, name: str) -> Tensor:
+    """Frozen weights leave no graph; the first floating-point values of the pass become its leaves.
+
+    What goes on is a copy, since a model may write into it, and nothing may write into a leaf.
+    """
+    first = name in ("embedding", "conv1d", "conv2d", "conv3d", "linear") and result.is_floating_point()
+    return result.requires_grad_().clone() if first and not result.requires_grad else result
 
 
 def name_of(function: Callable) -> str:

@@ -1,0 +1,49 @@
+"""Norms read by asking them, against their own parameters."""
+
+import pytest
+import torch
+import zoo
+from patchclamp.model.norms import read_norm
+from torch import nn
+
+
+@pytest.mark.parametrize("width", [8, 9, 64])
+def test_a_layer_norm(width):
+    module = nn.LayerNorm(width)
+    nn.init.normal_(module.weight)
+    nn.init.normal_(module.bias)
+    norm = read_norm(module, width)
+    assert norm.centres
+    assert torch.allclose(norm.weight, module.weight.detach(), atol=1e-4)
+    assert torch.allclose(norm.bias, module.bias.detach(), atol=1e-4)
+
+
+def test_a_norm_without_weights():
+    norm = read_norm(nn.LayerNorm(8, elementwise_affine=False), 8)
+    assert norm.centres and torch.allclose(norm.weight, torch.ones(8), atol=1e-5)
+
+
+@pytest.mark.parametrize(("kind", "effective"), [("llama", lambda w: w), ("gemma2", lambda w: 1 + w), ("nemotron", lambda w: 1 + w)])
+def test_conventions_do_not_matter(kind, effective):
+    hf = zoo.build(kind)
+    module = hf.model.layers[0].input_layernorm
+    norm = read_norm(module, 64)
+    assert torch.allclose(norm.weight, effective(module.weight.detach().float()), atol=1e-4)
+    assert norm.centres == (kind == "nemotron")
+
+
+def test_the_scale_held_reproduces_the_output():
+    module, x = nn.LayerNorm(16), torch.randn(2, 3, 16)
+    nn.init.normal_(module.weight)
+    norm, y = read_norm(module, 16), module(x).detach()
+    scale = norm.scale(x, y)
+    assert torch.allclose(scale * norm.weight * norm.centred(x) + norm.bias, y, atol=1e-5)
+    direction = torch.randn(16)
+    back = norm.pull_back(direction, scale)
+    assert torch.allclose((back * x).sum(-1) + direction @ norm.bias, y @ direction, atol=1e-4)
+
+
+def test_what_is_no_norm():
+    assert read_norm(nn.Linear(8, 8), 8) is None
+    assert read_norm(nn.GELU(), 8) is None
+    assert read_norm(nn.Bilinear(8, 8, 8), 8) is None
