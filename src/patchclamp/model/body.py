@@ -39,6 +39,9 @@ class Body:
     """What to watch the model on, where no example can be made up."""
     lock: threading.RLock = field(default_factory=threading.RLock)
 
+    def __repr__(self) -> str:
+        return f"Body({self.name})"
+
     @cached_property
     def tokenizer(self) -> Tokenizer:
         return self.find_tokenizer()

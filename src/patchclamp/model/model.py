@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from patchclamp.core.edit import Edit
-from patchclamp.core.errors import UnknownSite, WrongAxis
+from patchclamp.core.errors import UnknownSite, Unserved, WrongAxis
 from patchclamp.core.metric import Metric
 from patchclamp.core.run import Run
 from patchclamp.core.site import Site
@@ -181,6 +181,8 @@ class Model:
                     forward.edit(path, edit)
         forward.overlay = self._overlay
         for site in keeps:
+            if of_weights(site):
+                raise Unserved(f'{site} is a weight, the same in every run; read it with model.weights["{site}"].')
             for path in self.places(site):
                 forward.keep(path, site)
         return forward
@@ -238,10 +240,16 @@ class Model:
     def _check(self, edit: Edit) -> None:
         """An edit that names no place, or an axis the place has not, is an error now, not when it fails to fire."""
         for path in self.places(edit.site)[:1]:
-            place = self.anatomy.places.get(path)
-            for axis, _ in edit.site.index if place is not None else ():
-                if axis not in place.axes:  # type: ignore[union-attr]
-                    raise WrongAxis(f'{edit.site} has no axis "{axis}"; its axes are {" ".join(place.axes)}.')  # type: ignore[union-attr]
+            axes = self._axes(path)
+            for axis, _ in edit.site.index if axes else ():
+                if axis not in axes:
+                    raise WrongAxis(f'{edit.site} has no axis "{axis}"; its axes are {" ".join(axes)}.')
+
+    def _axes(self, path: str) -> tuple[str, ...]:
+        """The axes of a concrete site, where the anatomy knows them."""
+        if path in self.anatomy.places:
+            return self.anatomy.places[path].axes
+        return Weights(self.hf, self.anatomy, {}).entries[path].axes if of_weights(Site.parse(path)) else ()
 
 
 @dataclass(frozen=True)

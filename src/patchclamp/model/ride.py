@@ -248,10 +248,12 @@ def _contiguous_head(model: Model) -> tuple[str, Any]:
 
 
 def argument(args: tuple, kwargs: dict, slot: Slot) -> Tensor:
+    """What a module was handed in a slot."""
     return args[slot] if isinstance(slot, int) else kwargs[slot]
 
 
 def put(output: Any, slot: Any, stream: Tensor) -> Any:
+    """What a module returned, with a stream in its slot."""
     if slot is None:
         return stream
     made = list(output)

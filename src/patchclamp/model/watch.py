@@ -264,6 +264,7 @@ def _rooted(result: Tensor, name: str) -> Tensor:
 
 
 def name_of(function: Callable) -> str:
+    """A function's name; of a property, the property's."""
     name = getattr(function, "__name__", "")
     if name == "__get__":  # a property such as Tensor.T
         return getattr(getattr(function, "__self__", None), "__name__", name)
@@ -271,6 +272,7 @@ def name_of(function: Callable) -> str:
 
 
 def tensors_in(tree: Any) -> Iterator[Tensor]:
+    """Every tensor in nested dictionaries, tuples and lists."""
     if isinstance(tree, Tensor):
         yield tree
     elif isinstance(tree, dict):
@@ -282,6 +284,7 @@ def tensors_in(tree: Any) -> Iterator[Tensor]:
 
 
 def slots(args: tuple, kwargs: dict) -> Iterator[tuple[Slot, Tensor]]:
+    """The tensors a module was handed, by slot: an index or a name."""
     for i, value in enumerate(args):
         if isinstance(value, Tensor):
             yield i, value

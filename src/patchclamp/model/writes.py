@@ -32,6 +32,7 @@ class Part:
 
 
 def read_write(s: Survey, path: str, visit: Visit, part: Part, writes_at: list[int]) -> Write:
+    """A write that attention, a feed-forward layer or something else made to the stream: its sites, and what it is made of."""
     here = f"{path}.{part.name}"
     s.produced(f"{here}.out", visit, part.leaf, ("batch", "pos", "d_model"))
     if part.name in ("attn", "cross"):
