@@ -7,8 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import patchclamp
 import pytest
+
+import patchclamp
 
 ROOT = Path(patchclamp.__file__).parent
 FLOORS = {"picture": 0, "core": 1, "model": 2, "specimens": 2, "cause": 3, "circuit": 3, "lenses": 3, "probe": 3, "sparse": 3,

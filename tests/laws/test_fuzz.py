@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 
-import patchclamp as pc
 import pytest
 import torch
-import zoo
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+import patchclamp as pc
+import zoo
 
 PROMPT = torch.arange(20, 27)[None]
 AXES = ["pos", "head", "kv_head", "d_head", "d_model", "neuron", "query", "key", "batch", "vocab", "nonsense"]
@@ -17,7 +18,9 @@ PARTS = ["blocks", "attn", "mlp", "q", "k", "v", "z", "in", "out", "mid", "act",
          "*", "0", "1", "2", "-1", "0:2", ":1", "W_Q", "W_O", "latents", "", "encoder", "@transformer", "h"]  # fmt: skip
 path = st.lists(st.sampled_from(PARTS), min_size=1, max_size=5).map(".".join)
 number = st.integers(-9, 9).map(str) | st.sampled_from(["*", "1:3", ":", "-2:", ""])
-index = st.lists(st.tuples(st.sampled_from(AXES), number).map("=".join), max_size=3).map(lambda items: f"[{', '.join(items)}]" if items else "")
+index = st.lists(st.tuples(st.sampled_from(AXES), number).map("=".join), max_size=3).map(
+    lambda items: f"[{', '.join(items)}]" if items else ""
+)
 sites = st.tuples(path, index).map("".join) | st.text(max_size=20)
 
 

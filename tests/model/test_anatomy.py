@@ -1,12 +1,13 @@
 """Anatomies read from models of known make, and from modules of other people's making."""
 
-import patchclamp as pc
 import pytest
 import torch
-import zoo
-from patchclamp.core.errors import NotAModel, NeverFired, UnknownSite, Unserved
 from torch import nn
 from torch.nn import functional as F
+
+import patchclamp as pc
+import zoo
+from patchclamp.core.errors import NeverFired, NotAModel, UnknownSite, Unserved
 
 SEQUENTIAL = ["in", "attn.in", "attn.q", "attn.k", "attn.v", "attn.scores", "attn.pattern", "attn.z", "attn.out", "mid", "mlp.in",
               "mlp.pre", "mlp.act", "mlp.out", "out"]  # fmt: skip
@@ -102,7 +103,11 @@ class Foreign(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.embed, self.head = nn.Embedding(50, 32), nn.Linear(32, 50)
-        self.layers = container([Block(32, 4) for _ in range(3)]) if container is nn.ModuleList else container(*[Block(32, 4) for _ in range(3)])
+        self.layers = (
+            container([Block(32, 4) for _ in range(3)])
+            if container is nn.ModuleList
+            else container(*[Block(32, 4) for _ in range(3)])
+        )
         self.eval()
 
     def forward(self, tokens):
@@ -118,7 +123,9 @@ def test_a_module_of_somebody_elses_is_read_all_the_same():
     run = model.run(ids, keep=[*model.sites])
     assert torch.equal(run.logits, model.hf(ids))
     pattern = run["blocks.1.attn.pattern"]
-    assert pattern.shape == (2, 4, 6, 6) and torch.allclose(pattern.sum(-1), torch.ones(2, 4, 6)) and (pattern.triu(1) == 0).all()
+    assert (
+        pattern.shape == (2, 4, 6, 6) and torch.allclose(pattern.sum(-1), torch.ones(2, 4, 6)) and (pattern.triu(1) == 0).all()
+    )
     x = run["blocks.2.attn.in"]
     q = torch.einsum("bpd,hde->bphe", x, model.weights["blocks.2.attn.W_Q"]) + model.weights["blocks.2.attn.b_Q"]
     assert torch.allclose(q, run["blocks.2.attn.q"], atol=1e-5)

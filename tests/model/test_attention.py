@@ -4,9 +4,10 @@ import threading
 
 import pytest
 import torch
+from torch import nn
+
 from patchclamp.core.errors import Unserved
 from patchclamp.model.attention import additive, doorway
-from torch import nn
 
 
 def kernel_of(model):

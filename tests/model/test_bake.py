@@ -1,8 +1,9 @@
 """Baked models: ordinary modules that compute what the edited model computed."""
 
-import patchclamp as pc
 import pytest
 import torch
+
+import patchclamp as pc
 import zoo
 from patchclamp.core.errors import Unserved
 
@@ -38,7 +39,9 @@ def test_an_edited_unembedding_is_untied(ids, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "edit", [pc.steer("blocks.0.out", torch.ones(64)), pc.zero("blocks.0.out"), pc.zero("blocks.0.attn.z[head=1, pos=-1]")], ids=str
+    "edit",
+    [pc.steer("blocks.0.out", torch.ones(64)), pc.zero("blocks.0.out"), pc.zero("blocks.0.attn.z[head=1, pos=-1]")],
+    ids=str,
 )
 def test_what_reads_activations_cannot_be_baked(edit):
     with pytest.raises(Unserved, match="cannot be baked"):

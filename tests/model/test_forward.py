@@ -1,8 +1,9 @@
 """One pass: what is changed, what is kept, where it stops, and dictionaries spliced in."""
 
-import patchclamp as pc
 import pytest
 import torch
+
+import patchclamp as pc
 import zoo
 from patchclamp.core.errors import ShapeMismatch, UnknownSite, WrongAxis
 
@@ -96,7 +97,9 @@ def test_a_splice_with_its_error_is_silent(gpt2, ids):
     assert torch.equal(spliced.run(ids).logits, gpt2.run(ids).logits)
     run = spliced.run(ids, keep=["blocks.0.out.latents", "blocks.0.out.error", "blocks.0.out"])
     assert torch.allclose(run.logits, gpt2.run(ids).logits, atol=1e-5)
-    assert torch.allclose(run["blocks.0.out.latents"] @ Pca().basis.T + run["blocks.0.out.error"], run["blocks.0.out"], atol=1e-5)
+    assert torch.allclose(
+        run["blocks.0.out.latents"] @ Pca().basis.T + run["blocks.0.out.error"], run["blocks.0.out"], atol=1e-5
+    )
 
 
 def test_latents_are_places(gpt2, ids):

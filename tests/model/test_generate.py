@@ -1,8 +1,9 @@
 """Generation with edits, against generation step by step without any cache."""
 
-import patchclamp as pc
 import pytest
 import torch
+
+import patchclamp as pc
 import zoo
 from patchclamp.core.errors import Unserved, WrongPrompt
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 import zoo
 from patchclamp.core.errors import WrongPrompt, WrongToken
 
@@ -60,7 +61,9 @@ def test_a_prompt_that_is_none(gpt2, prompt, error, says):
 
 def test_a_processors_mask_is_understood(gpt2):
     ids, mask = torch.tensor([[0, 0, 7, 8], [5, 6, 7, 8]]), torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1]])
-    run = gpt2.run({"input_ids": ids, "attention_mask": mask, "position_ids": (mask.cumsum(1) - 1).clamp(min=0)}, keep="blocks.0.out")
+    run = gpt2.run(
+        {"input_ids": ids, "attention_mask": mask, "position_ids": (mask.cumsum(1) - 1).clamp(min=0)}, keep="blocks.0.out"
+    )
     assert run.words == (("7", "8"), ("5", "6", "7", "8"))
     assert torch.allclose(run["blocks.0.out[pos=0]"][0], gpt2.run([7, 8], keep="blocks.0.out")["blocks.0.out"][0, 0], atol=1e-5)
 

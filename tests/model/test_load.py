@@ -2,9 +2,10 @@
 
 import json
 
-import patchclamp as pc
 import pytest
 import torch
+
+import patchclamp as pc
 import zoo
 from patchclamp.core.errors import NotAModel, UnsafeWeights
 
@@ -37,7 +38,11 @@ def test_a_module_in_memory_is_used_in_place(gpt2):
 
 @pytest.mark.parametrize(
     ("source", "says"),
-    [("./nowhere", "there is no folder ./nowhere"), ("/no/such/place", "there is no folder"), ("specimen:twon", "there is no specimen")],
+    [
+        ("./nowhere", "there is no folder ./nowhere"),
+        ("/no/such/place", "there is no folder"),
+        ("specimen:twon", "there is no specimen"),
+    ],
 )
 def test_what_is_not_there(source, says):
     with pytest.raises(NotAModel, match=says):

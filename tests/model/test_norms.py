@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from torch import nn
+
 import zoo
 from patchclamp.model.norms import read_norm
-from torch import nn
 
 
 @pytest.mark.parametrize("width", [8, 9, 64])
@@ -23,7 +24,9 @@ def test_a_norm_without_weights():
     assert norm.centres and torch.allclose(norm.weight, torch.ones(8), atol=1e-5)
 
 
-@pytest.mark.parametrize(("kind", "effective"), [("llama", lambda w: w), ("gemma2", lambda w: 1 + w), ("nemotron", lambda w: 1 + w)])
+@pytest.mark.parametrize(
+    ("kind", "effective"), [("llama", lambda w: w), ("gemma2", lambda w: 1 + w), ("nemotron", lambda w: 1 + w)]
+)
 def test_conventions_do_not_matter(kind, effective):
     hf = zoo.build(kind)
     module = hf.model.layers[0].input_layernorm

@@ -1,9 +1,10 @@
 """Every intermediate of a published checkpoint, as another implementation computed it (bbycroft/llm-viz, gpt-nano-sort)."""
 
-import patchclamp as pc
 import pytest
 import torch
 from safetensors.torch import load_file
+
+import patchclamp as pc
 
 FIRST = "blocks.0"
 NAMES = {

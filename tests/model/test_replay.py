@@ -2,9 +2,10 @@
 
 import itertools
 
-import patchclamp as pc
 import pytest
 import torch
+
+import patchclamp as pc
 import zoo
 from patchclamp.core.site import Site
 from patchclamp.model import replay
@@ -36,7 +37,11 @@ def naive(model, clean, corrupt, pattern, shape):
 def ways(monkeypatch):
     """Records which way each wave went."""
     taken, run = [], replay._run
-    monkeypatch.setattr(replay, "_run", lambda base, cells, wave, way, *more, **named: (taken.append(way), run(base, cells, wave, way, *more, **named))[1])
+    monkeypatch.setattr(
+        replay,
+        "_run",
+        lambda base, cells, wave, way, *more, **named: (taken.append(way), run(base, cells, wave, way, *more, **named))[1],
+    )
     return taken
 
 
@@ -56,7 +61,9 @@ def test_replay_is_exact(kind, monkeypatch):
             assert torch.allclose(grid.each, expected, atol=1e-5), (pattern, float((grid.each - expected).abs().max()))
 
 
-@pytest.mark.parametrize(("kind", "way"), [("gpt2", "suffix"), ("gemma3_text", "suffix"), ("mamba", "prefix"), ("xlnet", "plain")])
+@pytest.mark.parametrize(
+    ("kind", "way"), [("gpt2", "suffix"), ("gemma3_text", "suffix"), ("mamba", "prefix"), ("xlnet", "plain")]
+)
 def test_the_most_saving_way_is_taken(kind, way, monkeypatch):
     taken = ways(monkeypatch)
     with zoo.quiet():
@@ -116,4 +123,8 @@ def test_waves_are_cut_to_the_room_there_is(gpt2, monkeypatch):
     taken = ways(monkeypatch)
     grid = pc.effects(gpt2, CLEAN, CORRUPT, "blocks.*.mlp.act[neuron=*]", METRIC)
     assert grid.values.shape == (2, 96) and len(taken) > 10
-    assert torch.allclose(grid.at(layer=1).values[5], pc.effects(gpt2, CLEAN, CORRUPT, "blocks.1.mlp.act[neuron=5:6]", METRIC).values[0], atol=1e-5)
+    assert torch.allclose(
+        grid.at(layer=1).values[5],
+        pc.effects(gpt2, CLEAN, CORRUPT, "blocks.1.mlp.act[neuron=5:6]", METRIC).values[0],
+        atol=1e-5,
+    )

@@ -4,8 +4,9 @@ import threading
 
 import pytest
 import torch
-from patchclamp.model.tap import Taps, tapped
 from torch import nn
+
+from patchclamp.model.tap import Taps, tapped
 
 
 def stack():

@@ -1,6 +1,7 @@
 """Tokens as people read them."""
 
 import pytest
+
 from patchclamp.core.errors import WrongToken
 from patchclamp.model.tokens import Reader, Vocabulary, token, words
 

@@ -1,9 +1,10 @@
 """The residual stream through blocks of known make."""
 
 import torch
+from torch import nn
+
 from patchclamp.model.trail import leaves, mixes, trail
 from patchclamp.model.watch import watch
-from torch import nn
 
 
 class Pre(nn.Module):
@@ -50,7 +51,10 @@ def test_pre_norm():
     tape, block, steps = walk(Pre())
     assert [s.kind for s in steps] == ["write", "write"]
     assert steps[0].result == steps[1].base
-    assert [mixes(tape, s.branch, [block.ins["x"], *(t.result for t in steps[:i])]) for i, s in enumerate(steps)] == [True, False]
+    assert [mixes(tape, s.branch, [block.ins["x"], *(t.result for t in steps[:i])]) for i, s in enumerate(steps)] == [
+        True,
+        False,
+    ]
 
 
 def test_parallel_writes_are_taken_apart():

@@ -1,8 +1,9 @@
 """The recording of a pass: values are followed, nothing is left behind."""
 
 import torch
-from patchclamp.model.watch import DOOR, watch
 from torch import nn
+
+from patchclamp.model.watch import DOOR, watch
 
 
 class Toy(nn.Module):

@@ -1,8 +1,9 @@
 """Weights in canonical form: they compute what the model computes, whatever the layout, and are views."""
 
-import patchclamp as pc
 import pytest
 import torch
+
+import patchclamp as pc
 import zoo
 from patchclamp.core.errors import UnknownSite, Unserved
 
@@ -52,7 +53,10 @@ def test_they_are_views_where_they_can_be(gpt2, llama):
     weight = gpt2.hf.transformer.h[0].attn.c_attn.weight
     for letter in "QKV":
         assert gpt2.weights[f"blocks.0.attn.W_{letter}"].untyped_storage().data_ptr() == weight.untyped_storage().data_ptr()
-    assert llama.weights["blocks.1.mlp.W_out"].untyped_storage().data_ptr() == llama.hf.model.layers[1].mlp.down_proj.weight.data_ptr()
+    assert (
+        llama.weights["blocks.1.mlp.W_out"].untyped_storage().data_ptr()
+        == llama.hf.model.layers[1].mlp.down_proj.weight.data_ptr()
+    )
 
 
 def test_a_pattern_is_stacked_layers_first(llama):

@@ -128,9 +128,7 @@ def network() -> Network:
 def scatter() -> Scatter:
     random = np.random.default_rng(3)
     groups = tuple(("one", "two")[at % 2] for at in range(20))
-    return Scatter(
-        random.normal(size=20), random.normal(size=20), tuple(f"L{at}" for at in range(20)), groups, "x", "y"
-    )
+    return Scatter(random.normal(size=20), random.normal(size=20), tuple(f"L{at}" for at in range(20)), groups, "x", "y")
 
 
 def tokens() -> Tokens:
@@ -138,9 +136,7 @@ def tokens() -> Tokens:
 
 
 def table() -> Table:
-    return Table(
-        ("token", "probability", "rank"), ((" Mary", 0.7134, 1), (" him", 0.00091, 2), ("?", None, 3)), title="Top"
-    )
+    return Table(("token", "probability", "rank"), ((" Mary", 0.7134, 1), (" him", 0.00091, 2), ("?", None, 3)), title="Top")
 
 
 ORDINARY: dict[str, Picture] = {
@@ -239,9 +235,7 @@ def report() -> Page:
     """The report of an ordinary examination, for the limits of size."""
     six = attention(6, 30)
     maps = tuple(effects(12, 30) for _ in range(3))
-    tables = tuple(
-        Table(("head", "effect", "note"), tuple((f"L{at}", at / 7, "a note") for at in range(20))) for _ in range(3)
-    )
+    tables = tuple(Table(("head", "effect", "note"), tuple((f"L{at}", at / 7, "a note") for at in range(20))) for _ in range(3))
     sections = (
         Section("Lens", "A reading.", (lens(),)),
         Section("Heads", "A reading.", (six, *(bars() for _ in range(3)))),

@@ -265,6 +265,4 @@ def test_text_on_cells_is_readable_as_drawn(open_page):
 def ratio(one: str, other: str) -> float:
     from patchclamp.picture import colour
 
-    return colour.contrast(
-        *("#{:02x}{:02x}{:02x}".format(*map(int, re.findall(r"\d+", text)[:3])) for text in (one, other))
-    )
+    return colour.contrast(*("#{:02x}{:02x}{:02x}".format(*map(int, re.findall(r"\d+", text)[:3])) for text in (one, other)))

@@ -39,9 +39,7 @@ def test_a_missing_value_leaves_a_gap():
 
 
 def test_bounds_are_written():
-    lines = [
-        line.plain for line in Canvas(20, 5, np.array([0.0, 9.0]), np.array([-1.0, 2.5])).lines(Room(80, True), "step")
-    ]
+    lines = [line.plain for line in Canvas(20, 5, np.array([0.0, 9.0]), np.array([-1.0, 2.5])).lines(Room(80, True), "step")]
     assert "2.5" in lines[0]
     assert "−1" in lines[4]
     assert lines[5].split() == ["0", "step", "9"]

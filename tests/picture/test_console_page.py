@@ -35,9 +35,7 @@ def test_a_long_fact_continues_below_itself():
 
 
 def test_a_folded_section_names_what_it_holds():
-    page = Page(
-        "T", sections=(Section("More", "Why.", (samples.bars(), samples.table(), samples.bars()), folded=True),)
-    )
+    page = Page("T", sections=(Section("More", "Why.", (samples.bars(), samples.table(), samples.bars()), folded=True),))
     text = terminal.text(page)
     assert "folded here: 2 bars, 1 table; the page in HTML opens it" in text
     assert "2.41" not in text

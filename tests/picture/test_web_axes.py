@@ -28,9 +28,7 @@ def test_ticks_at_every_scale(scale):
     assert all(-scale * 1.001 <= value <= 2 * scale * 1.001 for value, _ in found)
 
 
-@pytest.mark.parametrize(
-    "values", [[], [np.nan], [3.0], [0.0, 0.0], [1e300, 1e300], [-1.7e308, 1.7e308], [1, 1 + 1e-15]]
-)
+@pytest.mark.parametrize("values", [[], [np.nan], [3.0], [0.0, 0.0], [1e300, 1e300], [-1.7e308, 1.7e308], [1, 1 + 1e-15]])
 def test_a_range_has_a_width(values):
     low, high = axes.span(np.array(values, dtype=float), margin=0.06)
     assert low < high

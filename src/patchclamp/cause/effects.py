@@ -14,11 +14,10 @@ from torch import Tensor
 
 from patchclamp.cause.estimate import Comparison, Estimator
 from patchclamp.core.edit import patch
-from patchclamp.core.errors import ShapeMismatch, UnknownSite, WrongAxis, WrongPrompt
+from patchclamp.core.errors import UnknownSite, Unserved, WrongAxis, WrongPrompt
 from patchclamp.core.grid import Grid
 from patchclamp.core.metric import Metric
 from patchclamp.core.progress import progress
-from patchclamp.core.run import Run
 from patchclamp.core.site import Site, Span
 from patchclamp.model.inputs import Inputs, Prompt
 from patchclamp.model.model import Model
@@ -26,7 +25,7 @@ from patchclamp.model.replay import sweep
 from patchclamp.model.ride import Cell
 
 
-def exact(c: Comparison) -> Tensor:
+def exact(c: Comparison) -> tuple[Tensor, Tensor]:
     """Every cell patched by itself."""
     spans = [(a, v) for a, v in c.site.index if isinstance(v, Span)]
     shape = [_entries(c, axis, span) for axis, span in spans]
@@ -36,7 +35,7 @@ def exact(c: Comparison) -> Tensor:
         for place in _product(shape):
             index = (*fixed, *((a, i) for (a, _), i in zip(spans, place)))
             cells.append(_cell(c, path, index))
-    base = _base_metric(c)
+    base = c.read(c.model.run(c.corrupt).logits)
     effects = torch.zeros(len(cells), c.corrupt.batch)
     # Before the first differing token both runs are the same, so patching there changes nothing.
     todo = [i for i, cell in enumerate(cells) if not _before(cell, c)]
@@ -44,8 +43,8 @@ def exact(c: Comparison) -> Tensor:
     answers = sweep(c.model, c.corrupt, [cells[i] for i in todo], last)
     for answer in progress(answers, label="patching"):
         for n, logits in zip(answer.cells, answer.logits):
-            effects[todo[n]] = _scalar(c.metric, logits, c.corrupt.batch) - base
-    return effects.T.reshape(c.corrupt.batch, *sizes)
+            effects[todo[n]] = c.read(logits) - base
+    return effects.T.reshape(c.corrupt.batch, *sizes), base
 
 
 def effects(model: Model, clean: Prompt, corrupt: Prompt, sites: str | Site, metric: Metric | Callable[[Tensor], Tensor],
@@ -69,15 +68,14 @@ def effects(model: Model, clean: Prompt, corrupt: Prompt, sites: str | Site, met
     paths = model.places(site)
     ours, theirs = model.inputs(clean), model.inputs(corrupt)
     since = comparable(ours, theirs)
-    keep = [Site.parse(p) for p in paths]
-    forward = model.forward(ours, keep)
-    run = _finished(model, ours, forward)
+    run = model.run(ours, paths)
+    if run.output is None:
+        raise Unserved(f"{model.name} returns no logits, so nothing can be asked of its answer; load it with its head.")
     bound = model.metric(metric, run)
     comparison = Comparison(model, run, theirs, site, paths, bound, since)
-    base = _base_metric(comparison)
-    goal = _scalar(bound, run.logits, theirs.batch)
-    each = estimate(comparison)
-    each, axes, labels = _shaped(comparison, each, site, paths)
+    goal = comparison.read(run.logits)
+    cells, base = estimate(comparison)
+    each, axes, labels = _shaped(comparison, cells, site, paths)
     name = metric.name if isinstance(metric, Metric) else getattr(metric, "__name__", "metric")
     return Grid(
         each.mean(0), axes, labels, unit=metric.unit if isinstance(metric, Metric) else "", each=each,
@@ -85,26 +83,6 @@ def effects(model: Model, clean: Prompt, corrupt: Prompt, sites: str | Site, met
         baseline={"clean": float(goal.mean()), "corrupt": float(base.mean())},
         note="" if estimate is exact else "Estimated from gradients, to first order.",
     )  # fmt: skip
-
-
-@torch.no_grad()
-def _finished(model: Model, inputs: Inputs, forward) -> Run:
-    output = forward.run(lambda: model.call(inputs))
-    return model.result(inputs, forward, output["logits"] if isinstance(output, dict) else output)
-
-
-@torch.no_grad()
-def _base_metric(c: Comparison) -> Tensor:
-    forward = c.model.forward(c.corrupt)
-    return _scalar(c.metric, _finished(c.model, c.corrupt, forward).logits, c.corrupt.batch)
-
-
-def _scalar(metric: Callable[[Tensor], Tensor], logits: Tensor, batch: int) -> Tensor:
-    found = metric(logits)
-    if not isinstance(found, Tensor) or found.shape != (batch,):
-        shape = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
-        raise ShapeMismatch(f"a metric gives one number per prompt, a tensor [{batch}]; this one gave {shape}.")
-    return found.detach().float().cpu()
 
 
 def comparable(clean: Inputs, corrupt: Inputs) -> int:

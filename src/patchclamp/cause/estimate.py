@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from patchclamp.core.errors import WrongAxis
+from patchclamp.core.errors import ShapeMismatch, WrongAxis
 from patchclamp.core.run import Run
 from patchclamp.core.site import Site, Span
 from patchclamp.core.window import select
@@ -34,17 +34,24 @@ class Comparison:
     since: int
     """The first token in which the two prompts differ."""
 
+    def read(self, logits: Tensor) -> Tensor:
+        """The metric of each prompt (prompt), for keeping."""
+        found = self.metric(logits)
+        batch = self.corrupt.batch
+        if not isinstance(found, Tensor) or found.shape != (batch,):
+            shape = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise ShapeMismatch(f"a metric gives one number per prompt, a tensor [{batch}]; this one gave {shape}.")
+        return found.detach().float().cpu()
 
-Estimator = Callable[[Comparison], Tensor]
-"""Gives the effect of every cell: (prompt, path, *starred axes of the index)."""
+
+Estimator = Callable[[Comparison], tuple[Tensor, Tensor]]
+"""Gives the effect of every cell (prompt, path, *starred axes of the index), and the corrupt run's metric (prompt)."""
 
 
-def gradient(c: Comparison) -> Tensor:
+def gradient(c: Comparison) -> tuple[Tensor, Tensor]:
     """Attribution patching: (clean - corrupt) times the metric's gradient in the corrupt run, summed over each cell."""
-    forward = c.model.forward(c.corrupt, [Site.parse(p) for p in c.paths], grad=True)
-    with torch.no_grad():
-        output = forward.run(lambda: c.model.call(c.corrupt, grad=True))
-    run = c.model.result(c.corrupt, forward, output["logits"] if isinstance(output, dict) else output)
+    run = c.model.run(c.corrupt, c.paths, grad=True)
+    base = c.read(run.logits)
     slope = run.gradient(c.metric)
     cells = []
     for path in c.paths:
@@ -52,7 +59,7 @@ def gradient(c: Comparison) -> Tensor:
         clean, _, windows = c.clean.stored(Site.parse(path))
         product = slope.kept[path].value * (clean - corrupt.detach())
         cells.append(pooled(c.site, axes, product, dict(windows)))
-    return torch.stack(cells, dim=1)
+    return torch.stack(cells, dim=1), base
 
 
 def pooled(site: Site, axes: tuple[str, ...], product: Tensor, windows: dict) -> Tensor:

@@ -212,10 +212,7 @@ def _kept(model: Model, inputs: Inputs, blocks: tuple[Block, ...], sites: tuple[
     wanted |= set(sites)
     wanted |= {s.replace(".pattern", ".v") for s in sites if s.endswith(".pattern")}
     raw = {f"@{n}.{side}" for b in blocks for w in b.writes for n in w.norms for side in ("in", "out")} if sites else set()
-    forward = model.forward(inputs, [*(p for p in places if p in wanted), *sorted(raw)])
-    with torch.no_grad():
-        output = forward.run(lambda: model.call(inputs))
-    run = model.result(inputs, forward, output["logits"] if isinstance(output, dict) else output)
+    run = model.run(inputs, [*(p for p in places if p in wanted), *sorted(raw)])
     for one, two in zip(blocks, blocks[1:]):
         if not torch.allclose(run[f"{one.path}.out"], run[f"{two.path}.in"], rtol=1e-4, atol=1e-4):
             raise Unserved(
@@ -226,11 +223,8 @@ def _kept(model: Model, inputs: Inputs, blocks: tuple[Block, ...], sites: tuple[
 
 def _direction(model: Model, inputs: Inputs, end: str, metric: Metric, run: Run) -> tuple[Tensor, Tensor]:
     """How the metric reads the last places of the stream (batch, d_model), and what it is when nothing is there."""
-    forward = model.forward(inputs, end, grad=True)
-    with torch.no_grad():
-        output = forward.run(lambda: model.call(inputs, grad=True))
-    graph = model.result(inputs, forward, output["logits"] if isinstance(output, dict) else output)
-    empty = _empty(model, inputs, end)
+    graph = model.run(inputs, end, grad=True)
+    empty = model.edit(zero(end)).run(inputs).logits
     logits, rows = graph.logits, range(len(run.last))
     total: Tensor | float = 0.0
     constant = metric(empty)
@@ -259,14 +253,6 @@ def _logit(at: Tensor, ids: Tensor) -> Tensor:
 
 def _each(metric: Metric):
     return lambda logits: metric(logits)
-
-
-@torch.no_grad()
-def _empty(model: Model, inputs: Inputs, end: str) -> Tensor:
-    changed = model.edit(zero(end))
-    forward = changed.forward(inputs)
-    output = forward.run(lambda: changed.call(inputs))
-    return output["logits"] if isinstance(output, dict) else output
 
 
 def _through(model: Model, run: Run, rows: Tensor, block: Block, top: Tensor, biases: Tensor, along: dict[str, Tensor]):

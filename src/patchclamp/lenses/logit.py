@@ -34,10 +34,7 @@ def lens(model: Model, prompt: Prompt, sites: Sites = "blocks.*.out", *, decoder
     inputs = model.inputs(prompt, None, decoder)
     pattern = [Site.parse(s) for s in ([sites] if isinstance(sites, (str, Site)) else sites)]
     paths = [p for s in pattern for p in model.places(s)]
-    forward = model.forward(inputs, paths)
-    with torch.no_grad():
-        output = forward.run(lambda: model.call(inputs))
-    run = model.result(inputs, forward, output.get("logits") if isinstance(output, dict) else output)
+    run = model.run(inputs, paths)
     if run.output is None:
         raise Unserved(f"{model.name} returns no logits, so there is nothing to read a stream out into.")
     columns = _columns(inputs)

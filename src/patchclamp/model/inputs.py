@@ -17,12 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from patchclamp.core.errors import WrongPrompt, WrongToken
+from patchclamp.core.errors import Unserved, WrongPrompt, WrongToken
 from patchclamp.core.window import Window
 from patchclamp.model.tokens import Tokenizer
 
 Prompt = Any
-"""A string, a list of strings, ids (a tensor or lists), a chat, or a mapping of tensors from a processor."""
+"""A string, a list of strings, ids (a tensor or lists), a chat, a mapping of tensors from a processor, or `Inputs`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +88,24 @@ def rows(tokenizer: Tokenizer, prompt: Prompt, bos: bool | None = None) -> list[
     if isinstance(prompt[0], Mapping):
         return [_chat(tokenizer, prompt)]
     return [r for p in prompt for r in rows(tokenizer, p, bos)]
+
+
+def find_logits(output: Any) -> Tensor | None:
+    """The logits of a module's output, or None where it has none."""
+    if isinstance(output, Tensor):
+        return output if output.ndim == 3 else None
+    if isinstance(output, dict):
+        found = output.get("logits")
+        return found if isinstance(found, Tensor) else None
+    return next((o for o in output if isinstance(o, Tensor) and o.ndim == 3), None) if isinstance(output, tuple) else None
+
+
+def logits_of(output: Any) -> Tensor:
+    """The logits of a module's output; an error where it has none."""
+    found = find_logits(output)
+    if found is None:
+        raise Unserved("this model returns no logits, so nothing can be asked of its answer; load it with its head.")
+    return found
 
 
 def takes(module: nn.Module, name: str) -> bool:

@@ -24,7 +24,7 @@ from patchclamp.core.site import Site
 from patchclamp.model.anatomy import Anatomy
 from patchclamp.model.body import Body
 from patchclamp.model.forward import Forward
-from patchclamp.model.inputs import Inputs, Prompt, device_of, prepare, takes
+from patchclamp.model.inputs import Inputs, Prompt, device_of, find_logits, prepare, takes
 from patchclamp.model.sites import SiteTable
 from patchclamp.model.tokens import Tokenizer, token
 from patchclamp.model.weights import Weights, changed, of_weights, overlay
@@ -150,7 +150,7 @@ class Model:
         inputs = self.inputs(prompt, bos, decoder)
         forward = self.forward(inputs, keep, grad=grad, stop=not logits)
         output = forward.run(lambda: self.call(inputs, grad))
-        return self.result(inputs, forward, None if output is None else logits_of(output))
+        return self.result(inputs, forward, find_logits(output))
 
     @torch.no_grad()
     def generate(
@@ -168,7 +168,9 @@ class Model:
     # ---- what they are made of -----------------------------------------------------------------------------------
 
     def inputs(self, prompt: Prompt, bos: bool | None = None, decoder: Prompt = None) -> Inputs:
-        """A prompt as the module takes it."""
+        """A prompt as the module takes it; what this made before is taken as it is."""
+        if isinstance(prompt, Inputs):
+            return prompt
         return prepare(self.hf, lambda: self.tokenizer, lambda: self.body.padding, prompt, bos, decoder)
 
     def forward(self, inputs: Inputs, keep: Sites = (), **options: Any) -> Forward:
@@ -216,7 +218,9 @@ class Model:
         """A metric with its words turned into ids, reading the place where this run's prompts are answered."""
         if not isinstance(metric, Metric):
             return metric
-        return metric.bind(self.token, None if run is None or run.answers is None else run.answers)
+        last = [] if run is None or not run.tokens.shape[1] else run.last
+        elsewhere = any(column + 1 != run.tokens.shape[1] for column in last) if run is not None else False
+        return metric.bind(self.token, last if elsewhere else None)
 
     def bake(self) -> Model:
         """The edits written into a copy of the weights: an ordinary module, which saves and loads anywhere.
@@ -266,16 +270,6 @@ class _Lazy:
 
     def vocabulary(self, size: int) -> Sequence[str]:
         return self.body.reader.vocabulary(size)
-
-
-def logits_of(output: Any) -> Tensor | None:
-    """The logits of a module's output, or None where it has none."""
-    if isinstance(output, Tensor):
-        return output if output.ndim == 3 else None
-    if isinstance(output, dict):
-        found = output.get("logits")
-        return found if isinstance(found, Tensor) else None
-    return next((o for o in output if isinstance(o, Tensor) and o.ndim == 3), None) if isinstance(output, tuple) else None
 
 
 def _masks(module: nn.Module) -> bool:

@@ -21,7 +21,7 @@ from torch import Tensor
 from patchclamp.core.edit import Edit
 from patchclamp.core.site import Site
 from patchclamp.core.window import Window
-from patchclamp.model.inputs import Inputs, takes
+from patchclamp.model.inputs import Inputs, logits_of, takes
 from patchclamp.model.ride import Base, Cell, Ride, entry, on_rows
 
 if TYPE_CHECKING:
@@ -139,5 +139,5 @@ def _plain(base: Base, cells: Sequence[Cell], wave: _Wave, last: bool) -> Answer
     for path, mine in by_path.items():
         forward.edit(path, on_rows(path, mine, inputs.batch))
     output = forward.run(lambda: model.call(tiled))
-    logits = (output["logits"] if isinstance(output, dict) else output).unflatten(0, (n, -1))
+    logits = logits_of(output).unflatten(0, (n, -1))
     return Answer(wave.cells, logits[:, :, -1:] if last else logits)

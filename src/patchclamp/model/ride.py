@@ -20,7 +20,7 @@ from patchclamp.core.site import Site
 from patchclamp.core.window import Window
 from patchclamp.model.anatomy import Block
 from patchclamp.model.forward import Forward
-from patchclamp.model.inputs import Inputs, takes
+from patchclamp.model.inputs import Inputs, logits_of, takes
 from patchclamp.model.watch import Slot, outputs
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class Base:
         streams = [forward.kept[f"{b.path}.in"].value for b in blocks]
         ends = [forward.kept[f"{b.path}.out"].value for b in blocks]
         joined = [a is b or torch.equal(a, b) for a, b in zip(streams[1:], ends)]
-        logits = output["logits"] if isinstance(output, dict) else output
+        logits = logits_of(output)
         return cls(model, inputs, blocks, [*streams, ends[-1]], shapes, [*joined, True], logits, more.get("past_key_values"))
 
     def cached(self, start: int, rows: Sequence[int]) -> Any:
@@ -145,7 +145,7 @@ class Ride:
             forward.taps.add_before(*_contiguous_head(model))
         inputs = Inputs(arguments, base.inputs.tokens[:, self.start :], {})
         output = forward.run(lambda: model.call(inputs, **more))
-        logits = output["logits"] if isinstance(output, dict) else output
+        logits = logits_of(output)
         return logits[:, -1:] if last else logits
 
     def _edits(self, forward: Forward) -> None:

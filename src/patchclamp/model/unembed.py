@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from patchclamp.model.inputs import Inputs
+from patchclamp.model.inputs import Inputs, logits_of
 from patchclamp.model.ride import Base, argument, put
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def unembed(model: Model, inputs: Inputs, streams: Tensor) -> Iterator[Tensor]:
         for module in dict.fromkeys(b.module for b in base.blocks):
             forward.taps.instead[module] = _ending(base, calls, some)
         output = forward.run(lambda forward=forward: model.call(inputs))
-        logits = output["logits"] if isinstance(output, dict) else output
+        logits = logits_of(output)
         yield logits.unflatten(0, (-1, inputs.batch))
 
 

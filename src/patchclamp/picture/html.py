@@ -131,14 +131,9 @@ def _palette(shades: Container[str] | None = None) -> str:
         for level, (light, dark) in enumerate(pairs):
             if shades is None or f"{letter}{level}" in shades:
                 text = f"light-dark({colour.ink(light)},{colour.ink(dark)})"
-                rules.append(
-                    f".patchclamp.patchclamp .{letter}{level}{{background:light-dark({light},{dark});color:{text}}}"
-                )
+                rules.append(f".patchclamp.patchclamp .{letter}{level}{{background:light-dark({light},{dark});color:{text}}}")
     groups = zip(colour.GROUPS["light"], colour.GROUPS["dark"])
-    rules += [
-        f".patchclamp.patchclamp .g{at}{{--group:light-dark({light},{dark})}}"
-        for at, (light, dark) in enumerate(groups)
-    ]
+    rules += [f".patchclamp.patchclamp .g{at}{{--group:light-dark({light},{dark})}}" for at, (light, dark) in enumerate(groups)]
     return "\n".join(rules) + "\n"
 
 

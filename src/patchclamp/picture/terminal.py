@@ -31,9 +31,7 @@ if TYPE_CHECKING:
 
     from patchclamp.picture.console.room import Room
 
-_ASCII = str.maketrans(
-    {"−": "-", "…": "~", "·": ".", "×": "x", "█": "#", "–": "-", "→": ">", "←": "<", "↵": "\\", "␣": "_"}
-)
+_ASCII = str.maketrans({"−": "-", "…": "~", "·": ".", "×": "x", "█": "#", "–": "-", "→": ">", "←": "<", "↵": "\\", "␣": "_"})
 
 
 def show(picture: Picture, file: IO[str] | None = None) -> None:

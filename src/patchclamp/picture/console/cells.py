@@ -83,9 +83,7 @@ def _number_forms(picture: Heatmap, room: Room) -> list[_Form]:
 def _head(picture: Heatmap, columns: Sequence[int], side: int, width: int, room: int) -> list[Text]:
     """Column labels above their cells; letter below letter where a cell is too narrow for a word."""
     labels = [picture.columns[at] if at < len(picture.columns) else str(at) for at in columns]
-    axes = " · ".join(
-        f"{name} {arrow}" for name, arrow in ((picture.row_axis, "↓"), (picture.column_axis, "→")) if name
-    )
+    axes = " · ".join(f"{name} {arrow}" for name, arrow in ((picture.row_axis, "↓"), (picture.column_axis, "→")) if name)
     lines = [fit(Text(words.visible(axes), style="dim"), room)] if axes else []
     if width >= 4 or widest(labels, 9) < width:
         line = Text(" " * side)

@@ -42,9 +42,7 @@ def _keys(keys: Sequence[tuple[str, str]], room: Room) -> list[Text]:
     """Which colour or sign is which; not needed for a single one."""
     if len(keys) < 2:
         return []
-    parts = [
-        Text.assemble((f"{sign} ", room.mark(str(at))), words.visible(name)) for at, (sign, name) in enumerate(keys)
-    ]
+    parts = [Text.assemble((f"{sign} ", room.mark(str(at))), words.visible(name)) for at, (sign, name) in enumerate(keys)]
     drawn = [Text()]
     for part in parts:
         if drawn[-1].cell_len and drawn[-1].cell_len + part.cell_len + 2 > room.width:

@@ -81,9 +81,7 @@ def _at(labels: Sequence[str], at: int) -> str:
 
 def _title(picture: Heatmap, row: int, at: int) -> str:
     """Everything known about a cell, one thing a line."""
-    place = (
-        f"{_axis(picture.row_axis, _at(picture.rows, row))} · {_axis(picture.column_axis, _at(picture.columns, at))}"
-    )
+    place = f"{_axis(picture.row_axis, _at(picture.rows, row))} · {_axis(picture.column_axis, _at(picture.columns, at))}"
     lines = [place, measured(float(picture.values[row, at]), picture.unit)]
     if picture.text is not None:
         lines.insert(1, words.visible(picture.text[row][at]))
@@ -118,8 +116,7 @@ def tokens(picture: Tokens) -> Html:
     limits = colour.limits(values, picture.scale, picture.limits)
     details: Mapping[str, tuple] = picture.details
     rows = [
-        (at, text, float(values[at]), *(column[at] for column in details.values()))
-        for at, text in enumerate(picture.tokens)
+        (at, text, float(values[at]), *(column[at] for column in details.values())) for at, text in enumerate(picture.tokens)
     ]
     return figure(
         "tokens",

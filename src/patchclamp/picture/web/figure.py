@@ -63,9 +63,7 @@ def behind(columns: Sequence[str], rows: Sequence[Sequence[object]], about: str,
     """The numbers behind a drawing as a folded table, for screen readers and for copying."""
     shown = rows[:most]
     rest = f" (the first {most} of {len(rows)})" if len(rows) > most else ""
-    return tag(
-        "details", tag("summary", f"{about}{rest}"), tag("div", grid(columns, shown), class_="scroll"), class_="behind"
-    )
+    return tag("details", tag("summary", f"{about}{rest}"), tag("div", grid(columns, shown), class_="scroll"), class_="behind")
 
 
 def grid(columns: Sequence[str], rows: Sequence[Sequence[object]], digits: int = 4) -> Html:
@@ -73,10 +71,7 @@ def grid(columns: Sequence[str], rows: Sequence[Sequence[object]], digits: int =
     kinds = ["n" if _numeric([row[at] for row in rows if at < len(row)]) else None for at in range(len(columns))]
     written = [_column([row[at] if at < len(row) else None for row in rows], digits) for at in range(len(columns))]
     head = tag("tr", *(tag("th", label(name), scope="col", class_=kind) for name, kind in zip(columns, kinds)))
-    body = (
-        tag("tr", *(tag("td", cells[at], class_=kind) for cells, kind in zip(written, kinds)))
-        for at in range(len(rows))
-    )
+    body = (tag("tr", *(tag("td", cells[at], class_=kind) for cells, kind in zip(written, kinds))) for at in range(len(rows)))
     return tag("table", tag("thead", head), tag("tbody", *body), class_="ruled")
 
 

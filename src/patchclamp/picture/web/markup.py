@@ -50,9 +50,7 @@ def _attribute(key: str, value: object) -> str:
 
 def join(children: Iterable[object]) -> Html:
     """Pieces one after another; None is nothing."""
-    return Html(
-        "".join(child if isinstance(child, Html) else escape(str(child)) for child in children if child is not None)
-    )
+    return Html("".join(child if isinstance(child, Html) else escape(str(child)) for child in children if child is not None))
 
 
 def escape(text: str) -> Html:

@@ -38,10 +38,7 @@ def network(picture: Network) -> Html:
     drawn = tag(
         "div",
         _edges(kept, places, index),
-        *(
-            _node(node, places[node.id], shade, at, picture.unit)
-            for at, (node, shade) in enumerate(zip(picture.nodes, shades))
-        ),
+        *(_node(node, places[node.id], shade, at, picture.unit) for at, (node, shade) in enumerate(zip(picture.nodes, shades))),
         class_="web",
         style=f"--across:{across};--up:{up}",
     )
@@ -80,9 +77,7 @@ def layout(nodes: Sequence[Node]) -> tuple[dict[str, tuple[float, float]], int, 
     return places, across, up
 
 
-def _edges(
-    edges: Sequence[tuple[str, str, float]], places: dict[str, tuple[float, float]], index: dict[str, int]
-) -> Html:
+def _edges(edges: Sequence[tuple[str, str, float]], places: dict[str, tuple[float, float]], index: dict[str, int]) -> Html:
     """Curves that leave upwards and arrive from below; blue adds, orange takes away. The weakest lie lowest."""
     top = max((abs(weight) for *_, weight in edges), default=1.0) or 1.0
     paths = []

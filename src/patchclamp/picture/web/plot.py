@@ -69,13 +69,9 @@ def scatter(picture: Scatter) -> Html:
     texts = [picture.labels[at] if at < len(picture.labels) else "" for at in known]
     member = [picture.groups[at] if at < len(picture.groups) else "" for at in known]
     groups = list(dict.fromkeys(member))
-    drawn = join(
-        _dots([place for place, group in zip(places, member) if group == one], at) for at, one in enumerate(groups)
-    )
+    drawn = join(_dots([place for place, group in zip(places, member) if group == one], at) for at, one in enumerate(groups))
     rows = [(*row, *_exact(float(x[at]), float(y[at]))) for row, at in zip(zip(texts, member), known)]
-    points = [
-        {"label": words.visible(text), "group": words.visible(group), "x": a, "y": b} for text, group, a, b in rows
-    ]
+    points = [{"label": words.visible(text), "group": words.visible(group), "x": a, "y": b} for text, group, a, b in rows]
     names = (picture.x_axis, picture.y_axis)
     return figure(
         "plot",
