@@ -5,7 +5,11 @@
     model = pc.load("specimen:town")
     run = model.run("When Mary and John went to the store, John gave a drink to", keep="blocks.*.attn.pattern")
 
-This is the front door: a list of names, each found when it is first used, so that importing costs nothing.
+This is the front door: a list of names, each found when it is first used, so that importing costs nothing. The examples in
+the docstrings behind it go on from these lines:
+
+    clean = "When Mary and John went to the store, John gave a drink to"
+    corrupt = "When Mary and John went to the store, Mary gave a drink to"
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -16,6 +17,7 @@ Where = Annotated[
     str,
     typer.Argument(metavar="MODEL", help="A hub name, a local folder, or a bundled specimen such as `specimen:town`."),
 ]
+RemoteCode = Annotated[bool, typer.Option("--remote-code", help="Let the model's repository run Python code of its own.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON to standard output.")]
 
 
@@ -28,9 +30,6 @@ def main() -> None:
     except PatchclampError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("Stopped.", file=sys.stderr)
-        sys.exit(130)
 
 
 @app.callback()
@@ -48,10 +47,13 @@ def examine(
     against: Annotated[
         str | None, typer.Option(help="A second prompt of as many tokens: which places make the difference?")
     ] = None,
-    answer: Annotated[str | None, typer.Option(help="The token to explain; what the model says, unless given.")] = None,
-    wrong: Annotated[str | None, typer.Option(help="The token it is compared with.")] = None,
+    answer: Annotated[
+        str | None, typer.Option(help="The token to explain, or its id; what the model says, unless given.")
+    ] = None,
+    wrong: Annotated[str | None, typer.Option(help="The token it is compared with, or its id.")] = None,
     parts: Annotated[str, typer.Option(help="Further patching maps of the heads: any of q,k,v,pattern.")] = "",
     out: Annotated[Path, typer.Option(help="Where the HTML report goes.")] = Path("report.html"),
+    remote_code: RemoteCode = False,
     as_json: Json = False,
 ) -> None:
     """Open a model on a prompt and show what it does inside.
@@ -65,46 +67,49 @@ def examine(
 
         patchclamp examine specimen:town "When Mary and John went to the store, John gave a drink to" \\
             --against "When Mary and John went to the store, Mary gave a drink to" --answer " Mary" --wrong " John"
+
+    With `--json` the numbers go to standard output: `model`, `facts`, `tokens`, `readings` and `left_out` (by section),
+    `grids` (by name: axes, labels, unit, values), and `report`, where the page is.
     """
     from patchclamp.app.examine import examine as look
 
-    opened = _opened(model)
-    found = look(
-        opened,
-        _read(opened, prompt),
-        _read(opened, against),
-        _word(opened, answer),
-        _word(opened, wrong),
-        _parts(parts),
-    )
-    page = found.page()
-    page.save(_writable(out))
+    asked, out = _parts(parts), _writable(out)  # before anything that takes long
+    opened = _opened(model, remote_code)
+    prompts = _read(opened, prompt), _read(opened, against)
+    found = look(opened, *prompts, _word(opened, answer), _word(opened, wrong), asked)
+    _write(found.page().html(), out)
     if as_json:
-        print(json.dumps({**found.json(), "report": str(out)}, indent=2, ensure_ascii=False))
+        print(_json({**found.json(), "report": str(out)}))
         return
     found.summary().show()
     print(f"\nReport: {out}")
 
 
 @app.command()
-def sites(model: Where, as_json: Json = False) -> None:
-    """List every place of a model that can be read and changed, with its axes, and what is refused and why.
+def sites(model: Where, remote_code: RemoteCode = False, as_json: Json = False) -> None:
+    """List every place of a model that can be read and changed, with its axes.
 
-    patchclamp sites specimen:town
+    What a model has but cannot serve is listed with the reason.
+
+        patchclamp sites specimen:town
+
+        patchclamp sites gpt2 --json
+
+    With `--json`: `model`, `sites` (each with its axes and their sizes) and `refused` (each with the reason).
     """
-    opened = _opened(model)
+    opened = _opened(model, remote_code)
     if as_json:
         places = opened.anatomy.places
         served = {p: {"axes": list(places[p].axes), "sizes": places[p].sizes} for p in opened.sites}
-        print(json.dumps({"model": opened.name, "sites": served, "refused": opened.anatomy.refused}, indent=2))
+        print(_json({"model": opened.name, "sites": served, "refused": opened.anatomy.refused}))
         return
     opened.sites.show()
 
 
-def _opened(source: str):
+def _opened(source: str, remote_code: bool):
     from patchclamp.model.load import load
 
-    return load(source)
+    return load(source, remote_code=remote_code)
 
 
 def _read(model, prompt: str | None):
@@ -122,8 +127,15 @@ def _read(model, prompt: str | None):
 
 
 def _word(model, word: str | None):
-    """A token by its text, or by its id where the model has no tokenizer."""
-    return int(word) if word is not None and model.tokenizer is None and word.strip().isdigit() else word
+    """A token by its text; by its id where no token reads so, or the model has no tokenizer."""
+    from patchclamp.core.errors import WrongToken
+
+    if word is None or not word.strip().isdigit():
+        return word
+    try:
+        return model.token(word)
+    except WrongToken:
+        return int(word)
 
 
 def _parts(said: str) -> tuple[str, ...]:
@@ -140,11 +152,24 @@ def _parts(said: str) -> tuple[str, ...]:
 def _writable(out: Path) -> Path:
     from patchclamp.core.errors import NotSaved
 
-    if out.is_dir():
+    if os.path.isdir(out):  # unlike Path.is_dir, this never raises
         raise NotSaved(f"{out} is a folder; give the report a file name, such as {out / 'report.html'}.")
-    if not out.parent.is_dir():
-        raise NotSaved(f"there is no folder {out.parent} to write {out.name} into.")
+    if not os.path.isdir(out.parent):
+        raise NotSaved(f"there is no folder {out.parent} to write {out.name} into; make it, or name another with --out.")
     return out
+
+
+def _write(page: str, out: Path) -> None:
+    from patchclamp.core.errors import NotSaved
+
+    try:
+        out.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise NotSaved(f"{out} could not be written ({error.strerror}); name another file with --out.") from None
+
+
+def _json(data: dict) -> str:
+    return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import torch
 
 from patchclamp.app import readings
 from patchclamp.cause.effects import comparable, effects
-from patchclamp.core.errors import PatchclampError, WrongPrompt
+from patchclamp.core.errors import PatchclampError, Unserved, WrongPrompt, WrongToken
 from patchclamp.core.grid import Grid
 from patchclamp.core.metric import Metric, logit, logit_diff
 from patchclamp.core.run import Run
@@ -40,7 +40,8 @@ class Examination:
     model: Model
     prompt: Prompt
     against: Prompt | None
-    answer: int
+    answer: int | None
+    """The token that is explained; None for a model that returns no logits."""
     wrong: int | None
     run: Run
     grids: dict[str, Grid] = field(default_factory=dict)
@@ -49,7 +50,7 @@ class Examination:
 
     def page(self) -> Page:
         """The report."""
-        return Page(f"Inside {self.model.name}", self.run.texts[0], self.facts, tuple(self.sections),
+        return Page(f"Inside {self.model.name}", _text(self.model, self.prompt, self.run), self.facts, tuple(self.sections),
                     "Written by patchclamp examine. Everything on this page is in this one file.")  # fmt: skip
 
     def summary(self) -> Page:
@@ -69,14 +70,14 @@ class Examination:
         return replace(self.page(), sections=tuple(sections), footer="")
 
     def json(self) -> dict[str, Any]:
-        """The numbers behind the page."""
+        """The numbers behind the page: what was asked, each section's reading or why it is left out, and every grid."""
         return {
             "model": self.model.name,
             "facts": self.facts,
-            "tokens": list(self.run.words[0]),
+            "tokens": list(_words(self.model, self.prompt, self.run)),
             "readings": {s.title: s.reading for s in self.sections if s.reading},
             "left_out": {s.title: s.left_out for s in self.sections if s.left_out},
-            **{name: grid.json() for name, grid in self.grids.items()},
+            "grids": {name: grid.json() for name, grid in self.grids.items()},
         }
 
 
@@ -116,9 +117,12 @@ def _narrow(grid: Grid, at: int, columns: int = 10) -> Grid:
 
 
 def _tokens(model: Model, run: Run, against: Prompt | None, answer: str | int | None, wrong: str | int | None):
-    first = model.token(answer) if answer is not None else int(run.logits[0, run.last[0]].argmax())
+    """The token that is explained, and the one it is compared with."""
+    if run.output is None:
+        return None, None
+    first = _token(model, run, answer) if answer is not None else int(run.logits[0, run.last[0]].argmax())
     if wrong is not None:
-        return first, model.token(wrong)
+        return first, _token(model, run, wrong)
     if against is None:
         return first, None
     other = model.run(against)
@@ -127,13 +131,37 @@ def _tokens(model: Model, run: Run, against: Prompt | None, answer: str | int | 
     return first, int(logits.argmax())
 
 
+def _token(model: Model, run: Run, word: str | int) -> int:
+    token, size = model.token(word), run.logits.shape[-1]
+    if not 0 <= token < size:
+        raise WrongToken(f"there is no token {token} in a vocabulary of {size}.")
+    return token
+
+
+def _text(model: Model, prompt: Prompt, run: Run) -> str:
+    """The prompt as text: as it was typed, or what its tokens read as (an encoder's, where there is one)."""
+    if isinstance(prompt, str):
+        return prompt
+    ids = model.inputs(prompt).ids("encoder.")
+    return run.reader.text(ids) if ids else run.texts[0]
+
+
+def _words(model: Model, prompt: Prompt, run: Run) -> tuple[str, ...]:
+    """The prompt's tokens, likewise."""
+    ids = model.inputs(prompt).ids("encoder.")
+    return run.reader.words(ids) if ids else run.words[0]
+
+
 def _facts(found: Examination) -> dict[str, str]:
     model, run = found.model, found.run
     size = sum(p.numel() for p in model.hf.parameters())
     facts = {"model": f"{type(model.hf).__name__}, {_count(size)} parameters, {_shape(model)}"}
-    facts["prompt"] = f"{run.texts[0]} ({len(run.words[0])} tokens)"
+    count = len(_words(model, found.prompt, run))
+    facts["prompt"] = f"{_text(model, found.prompt, run)} ({count} token{'' if count == 1 else 's'})"
     if found.against is not None:
-        facts["against"] = model.run(found.against).texts[0]
+        facts["against"] = _text(model, found.against, model.run(found.against))
+    if found.answer is None:
+        return facts
     word = run.reader.vocabulary(run.logits.shape[-1])
     facts["answer"] = readings.quoted(word[found.answer])
     if found.wrong is not None:
@@ -143,7 +171,8 @@ def _facts(found: Examination) -> dict[str, str]:
 
 def _shape(model: Model) -> str:
     try:
-        return f"{model.layers} blocks, {model.heads} heads, width {model.width}"
+        heads = f"{model.heads} heads, " if model.heads else ""
+        return f"{model.layers} blocks, {heads}width {model.width}"
     except PatchclampError:
         return "blocks that cannot be read"
 
@@ -156,10 +185,13 @@ def _count(n: int) -> str:
 
 
 def _metric(found: Examination) -> Metric:
+    if found.answer is None:
+        raise Unserved(f"{found.model.name} returns no logits, so nothing can be asked of its answer; load it with its head.")
     return logit(found.answer) if found.wrong is None else logit_diff(found.answer, found.wrong)
 
 
 def _named(found: Examination) -> str:
+    assert found.answer is not None
     word = found.run.reader.vocabulary(found.run.logits.shape[-1])
     first = f"The logit of {readings.quoted(word[found.answer])}"
     return first if found.wrong is None else f"{first} minus that of {readings.quoted(word[found.wrong])}"
@@ -182,26 +214,44 @@ _TITLES = {
 
 
 def _said(found: Examination) -> Section:
-    run = found.run
+    model, run = found.model, found.run
+    words = _words(model, found.prompt, run)
+    if found.answer is None:
+        reason = f"{model.name} returns no logits, so it says nothing; load it with its head."
+        return Section(_TITLES["_said"], pictures=(Tokens(words, title="The prompt as tokens"),), left_out=reason)
     grid = run.next()
     found.grids["predictions"] = grid
     top = grid.top(10)
     bars = Grid(torch.tensor([p for _, p in top]), ("vocab",), {"vocab": [w["vocab"] for w, _ in top]},
                 unit="probability", title="The ten most probable tokens", scale="sequential")  # fmt: skip
-    place = "next" if run.answers is None else "masked"
-    surprise = _surprise(run)
-    return Section(_TITLES["_said"], readings.prediction(grid, place), (*surprise, bars.picture()))
+    said = readings.prediction(grid, _place(found))
+    return Section(_TITLES["_said"], said, (_surprise(model, run, words), bars.picture()))
 
 
-def _surprise(run: Run) -> tuple[Tokens, ...]:
+def _place(found: Examination) -> str:
+    """Where the answer stands: in the masked place, next, first (a decoder's answer), or at an encoder's last token."""
+    if found.run.answers is not None:
+        return "masked"
+    if found.model.inputs(found.prompt).ids("encoder."):
+        return "first"
+    return "next" if _causal(found.model) else "last"
+
+
+def _causal(model: Model) -> bool:
+    try:
+        return model.anatomy.main.causal
+    except Unserved:
+        return True
+
+
+def _surprise(model: Model, run: Run, words: tuple[str, ...]) -> Tokens:
     """The prompt, each token coloured by the probability it had from what went before it."""
-    words = run.words[0]
-    if run.answers is not None or len(words) < 2 or run.logits.shape[1] != len(words):
-        return (Tokens(words, title="The prompt as tokens"),)
+    if not _causal(model) or len(words) < 2 or run.logits.shape[1] != len(words):
+        return Tokens(words, title="The prompt as tokens")
     p = run.logits[0, :-1].float().softmax(-1).gather(-1, run.tokens[0, 1:, None])[:, 0]
     values = torch.cat([torch.full((1,), float("nan")), p]).numpy()
-    return (Tokens(words, values, "probability", "sequential", (0.0, 1.0), title="The prompt, token by token",
-                   note="Each token's probability, given those before it."),)  # fmt: skip
+    return Tokens(words, values, "probability", "sequential", (0.0, 1.0), title="The prompt, token by token",
+                  note="Each token's probability, given those before it.")  # fmt: skip
 
 
 def _lens(found: Examination) -> Section:
@@ -216,97 +266,105 @@ def _contributions(found: Examination) -> Section:
     whole = decompose(model, prompt, metric)
     found.grids["contributions"] = whole
     said, pictures, missing = [readings.parts(whole, _named(found))], [whole.picture()], ""
+    part = _looking(model)
     try:
-        by_head = direct(model, prompt, "blocks.*.attn.z[head=*]", metric)
+        by_head = direct(model, prompt, f"blocks.*.{part}.z[head=*]", metric)
         found.grids["heads"] = by_head
         said.append(readings.heads(by_head, "write"))
-        pictures.append(by_head.picture())
-        sources = direct(model, prompt, "blocks.*.attn.pattern[key=*]", metric)
+        pictures.append(_retitled(by_head, "by head").picture())
+        sources = direct(model, prompt, f"blocks.*.{part}.pattern[key=*]", metric)
         found.grids["sources"] = sources
         said.append(readings.sources(sources))
-        pictures.append(replace(sources, title=f"{sources.title.partition(' of ')[0]} by source token").picture())
+        pictures.append(_retitled(sources, "by source token").picture())
     except PatchclampError as error:
         missing = str(error).partition(": ")[2]
     return Section(_TITLES["_contributions"], " ".join(said), tuple(pictures), missing)
 
 
+def _retitled(grid: Grid, by: str) -> Grid:
+    """In words instead of a site."""
+    return replace(grid, title=f"{grid.title.partition(' of ')[0]} {by}")
+
+
+def _looking(model: Model) -> str:
+    """Which attention looks at the prompt: a decoder's own holds only what it has written so far."""
+    return "cross" if any(p.startswith("blocks.") and ".cross." in p for p in model.anatomy.places) else "attn"
+
+
 def _attention(found: Examination) -> Section:
-    model = found.model
-    chosen = _heads_that_matter(found)
-    run = model.run(found.prompt, keep=sorted({f"blocks.{layer}.attn.pattern" for layer, _, _ in chosen}))
-    words = [f"{i} {w.strip() or w}" for i, w in enumerate(found.run.words[0])]
-    size = run[f"blocks.{chosen[0][0]}.attn.pattern"].shape[-1]
-    words = words if len(words) == size else [str(i) for i in range(size)]
-    patterns = tuple(
-        Pattern(f"{layer}.{head}", run[f"blocks.{layer}.attn.pattern"][0, head, -LONGEST:, -LONGEST:].float().numpy(), note)
-        for layer, head, note in chosen
+    model, part = found.model, _looking(found.model)
+    chosen = _heads_that_matter(found, part)
+    run = model.run(found.prompt, keep=sorted({f"blocks.{layer}.{part}.pattern" for layer, _, _ in chosen}))
+    whole = {(layer, head): run[f"blocks.{layer}.{part}.pattern"][0, head].float() for layer, head, _ in chosen}
+    answer, (rows, columns) = found.run.last[0], next(iter(whole.values())).shape
+    first, left = (0, 0) if part == "cross" else (min(answer, max(rows - LONGEST, 0)), min(answer, max(columns - LONGEST, 0)))
+    inputs = model.inputs(found.prompt)
+    queries, keys = (
+        _numbered(found.run, inputs.ids(f"blocks.0.{part}.pattern", axis), size)
+        for axis, size in (("query", rows), ("key", columns))
     )
-    shown = words[-LONGEST:]
-    note = f"The last {LONGEST} of {len(words)} tokens." if len(words) > LONGEST else ""
-    last = found.run.last[0] - max(size - LONGEST, 0)
-    said = "; ".join(_looks(p, shown, last) for p in patterns[:3])
-    picture = Attention(tuple(shown), tuple(shown), patterns, title="Attention patterns", note=note)
-    return Section(_TITLES["_attention"], f"At the answer's place {said}.", (picture,))
+    down, across = slice(first, first + LONGEST), slice(left, left + LONGEST)
+    patterns = tuple(Pattern(f"{n}.{h}", whole[n, h][down, across].numpy(), note) for n, h, note in chosen)
+    note = f"{LONGEST} of {columns} tokens, from token {left} on." if columns > LONGEST else ""
+    picture = Attention(tuple(queries[down]), tuple(keys[across]), patterns, title="Attention patterns", note=note)
+    most = [(f"{n}.{h}", *whole[n, h][answer].max(-1)) for n, h, _ in chosen[:3]]
+    said = readings.attention([(name, keys[int(at)], float(weight)) for name, weight, at in most])
+    return Section(_TITLES["_attention"], said, (picture,))
 
 
-def _looks(pattern: Pattern, words: list[str], row: int) -> str:
-    weights = pattern.weights[row]
-    at = int(weights.argmax())
-    number, _, word = words[at].partition(" ")
-    return f"head {pattern.name} looks at {readings.quoted(word or number)} ({weights[at]:.2f})"
+def _numbered(run: Run, ids: list[int], size: int) -> list[str]:
+    """Each token with its number, as labels must differ."""
+    if len(ids) != size:
+        return [str(i) for i in range(size)]
+    return [f"{i} {w.strip() or w}" for i, w in enumerate(run.reader.words(ids))]
 
 
-def _heads_that_matter(found: Examination) -> list[tuple[int, int, str]]:
-    """(layer, head, why), the strongest first: by what they carry, else by what they write, else the first of each block."""
+def _heads_that_matter(found: Examination, part: str) -> list[tuple[int, int, str]]:
+    """(layer, head, why), the strongest first: by what they carry, else by what they write, else by how hard they look."""
+    paths = found.model.places(f"blocks.*.{part}.pattern")
+    readable = {int(p.split(".")[1]) for p in paths}
     for name, unit in (("patching heads", "carries"), ("heads", "writes")):
         grid = found.grids.get(name)
-        if grid is not None:
-            strongest = [(w, v) for w, v in grid.top(HEADS, "magnitude") if v == v]
-            return [(int(w["layer"]), int(w["head"]), f"{unit} {v:+.2f}") for w, v in strongest]
-    return _focused(found)
+        if grid is not None and not (part == "cross" and name == "patching heads"):  # those are the encoder's heads
+            cells = [(int(w["layer"]), int(w["head"]), v) for w, v in grid.top(grid.values.numel(), "magnitude") if v == v]
+            strongest = [cell for cell in cells if cell[0] in readable][:HEADS]
+            if strongest:
+                return [(layer, head, f"{unit} {readings.signed(v)}") for layer, head, v in strongest]
+    return _focused(found, paths)
 
 
-def _focused(found: Examination) -> list[tuple[int, int, str]]:
+def _focused(found: Examination, paths: tuple[str, ...]) -> list[tuple[int, int, str]]:
     """The heads that look hardest at one other token from the answer's place."""
-    paths = found.model.places("blocks.*.attn.pattern")
     run, at = found.model.run(found.prompt, keep=paths), found.run.last[0]
-    focus = torch.stack([run[p][0, :, at].float() for p in paths])
-    focus[..., at] = 0
-    strongest = focus.amax(-1).flatten().topk(min(HEADS, focus.shape[0] * focus.shape[1]))
-    cells = [divmod(int(i), focus.shape[1]) for i in strongest.indices]
-    return [(int(paths[p].split(".")[1]), head, f"focus {v:.2f}") for (p, head), v in zip(cells, strongest.values.tolist())]
+    cells = []
+    for path in paths:
+        focus = run[path][0, :, at].float().clone()
+        if ".cross." not in path:
+            focus[:, at] = 0
+        cells += [(int(path.split(".")[1]), head, float(v)) for head, v in enumerate(focus.amax(-1))]
+    strongest = sorted(cells, key=lambda cell: -cell[2])[:HEADS]
+    return [(layer, head, f"focus {v:.2f}") for layer, head, v in strongest]
 
 
 def _patching(found: Examination, parts: tuple[str, ...]) -> list[Section]:
     """Maps of how much of the answer each place brings back when it is put into the second prompt's run."""
-    encoder = "encoder." if any(p.startswith("encoder.blocks.") for p in found.model.anatomy.places) else ""
+    blocks = "encoder.blocks" if any(p.startswith("encoder.blocks.") for p in found.model.anatomy.places) else "blocks"
     maps = [
-        ("patching stream", f"{encoder}blocks.*.out[pos=*]", "Where the difference travels", "the stream", False),
-        (
-            "patching attention",
-            f"{encoder}blocks.*.attn.out[pos=*]",
-            "Attention layers",
-            "an attention layer's output",
-            False,
-        ),
-        (
-            "patching feed-forward",
-            f"{encoder}blocks.*.mlp.out[pos=*]",
-            "Feed-forward layers",
-            "a feed-forward layer's output",
-            False,
-        ),
-        ("patching heads", f"{encoder}blocks.*.attn.z[head=*]", "Heads", "a head's output", False),
+        ("patching stream", "out[pos=*]", "Where the difference travels", "the stream"),
+        ("patching attention", "attn.out[pos=*]", "Attention layers", "an attention layer's output"),
+        ("patching feed-forward", "mlp.out[pos=*]", "Feed-forward layers", "a feed-forward layer's output"),
+        ("patching heads", "attn.z[head=*]", "Heads", "a head's output"),
     ]
+    if any(p.endswith(".mixer.out") for p in found.model.anatomy.places):
+        maps.append(("patching mixers", "mixer.out[pos=*]", "Mixers", "a mixer's output"))
     for part in parts:
         axis = "kv_head" if part in "kv" else "head"
-        maps.append(
-            (f"patching {part}", f"{encoder}blocks.*.attn.{part}[{axis}=*]", f"Heads: {part}", f"a head's {part}", True)
-        )
-    return [_map(found, *row) for row in maps]
+        maps.append((f"patching {part}", f"attn.{part}[{axis}=*]", f"Heads: {part}", f"a head's {part}"))
+    return [_map(found, name, f"{blocks}.*.{site}", title, what) for name, site, title, what in maps]
 
 
-def _map(found: Examination, name: str, pattern: str, title: str, what: str, folded: bool) -> Section:
+def _map(found: Examination, name: str, pattern: str, title: str, what: str) -> Section:
+    folded = title.startswith("Heads: ")
     try:
         grid = effects(found.model, found.prompt, found.against, pattern, _metric(found))
     except PatchclampError as error:
@@ -314,7 +372,8 @@ def _map(found: Examination, name: str, pattern: str, title: str, what: str, fol
     gap = grid.baseline["clean"] - grid.baseline["corrupt"]
     if abs(gap) < 1e-3:
         return Section(
-            title, f"The two prompts give the same answer ({gap:+.1e} logits apart), so there is nothing to restore."
+            title,
+            f"The two prompts give the same answer ({readings.signed(gap, '+.1e')} logits apart): nothing to restore.",
         )
     shares = replace(grid.fraction(), title=f"Share of the answer restored by {what}", note=_baselines(grid))
     found.grids[name] = shares
@@ -324,4 +383,4 @@ def _map(found: Examination, name: str, pattern: str, title: str, what: str, fol
 
 def _baselines(grid: Grid) -> str:
     clean, corrupt = grid.baseline["clean"], grid.baseline["corrupt"]
-    return f"1 restores the first prompt's {clean:+.2f} logits, 0 leaves the second's {corrupt:+.2f}."
+    return f"1 restores the first prompt's {readings.signed(clean)} logits, 0 leaves the second's {readings.signed(corrupt)}."

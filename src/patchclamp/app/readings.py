@@ -16,10 +16,20 @@ def quoted(word: str) -> str:
     return f"“{word.strip()}”" if word.strip() else f"“{visible(word)}”"
 
 
+def signed(value: float, form: str = "+.2f") -> str:
+    """A number with its sign, a true minus where it is negative."""
+    return f"{value:{form}}".replace("-", "−")
+
+
 def prediction(grid: Grid, place: str = "next") -> str:
     """What the model says, and how sure it is."""
     (first, p), (second, q), *_ = grid.top(3)
-    said = {"next": "It continues with", "masked": "In the masked place it puts"}[place]
+    said = {
+        "next": "It continues with",
+        "masked": "In the masked place it puts",
+        "first": "Its answer begins with",
+        "last": "No token is masked; in its last place it puts",
+    }[place]
     return f"{said} {quoted(first['vocab'])}, with probability {p:.3f}; {quoted(second['vocab'])} comes second ({q:.3f})."
 
 
@@ -44,23 +54,29 @@ def parts(grid: Grid, name: str) -> str:
     """Which parts write the most into the answer, and that they add up."""
     total = grid.baseline["metric"]
     top = grid.top(3, "magnitude")
-    said = ", ".join(f"{_component(w['component'])} {v:+.2f}" for w, v in top)
+    said = ", ".join(f"{_component(w['component'])} {signed(v)}" for w, v in top)
     gap = abs(float(grid.values.sum()) - total)
-    return f"{name} is {total:.3f}; {said} write the most of it. All parts add up to it within {_power(gap)}."
+    return f"{name} is {signed(total, '.3f')}; {said} write the most of it. All parts add up to it within {_power(gap)}."
 
 
 def heads(grid: Grid, what: str) -> str:
     """The strongest cells of a layer x head grid."""
     top = grid.top(3, "magnitude")
-    said = ", ".join(f"head {w['layer']}.{w['head']} ({v:+.2f})" for w, v in top)
+    said = ", ".join(f"head {w['layer']}.{w['head']} ({signed(v)})" for w, v in top)
     return f"The heads that {what} most are {said}."
 
 
 def sources(grid: Grid) -> str:
     """From which tokens attention brings the answer."""
     top = [(w, v) for w, v in Grid(grid.values.sum(0), ("key",), {"key": grid.words("key")}).top(2, "magnitude")]
-    said = " and ".join(f"{_token(w['key'])} ({v:+.2f})" for w, v in top)
+    said = " and ".join(f"{_token(w['key'])} ({signed(v)})" for w, v in top)
     return f"What attention brings to the answer's place comes mostly from {said}."
+
+
+def attention(looks: Sequence[tuple[str, str, float]]) -> str:
+    """What heads look at most from the answer's place: (head, token, weight)."""
+    said = "; ".join(f"head {name} looks at {_token(token)}, weight {weight:.2f}" for name, token, weight in looks)
+    return f"At the answer's place {said}."
 
 
 def story(grid: Grid) -> str:
@@ -95,7 +111,7 @@ def strongest(grid: Grid, what: str) -> str:
     top = [(w, v) for w, v in grid.top(3, "magnitude") if abs(v) >= 0.05]
     if not top:
         return f"Putting in {what} one by one restores less than 5 % anywhere."
-    said = ", ".join(f"{_cell(w)} ({v:+.0%})" for w, v in top)
+    said = ", ".join(f"{_cell(w)} ({signed(v, '+.0%')})" for w, v in top)
     return f"Putting in {what} one by one restores most at {said}."
 
 

@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from patchclamp.cause.estimate import Comparison, Estimator
+from patchclamp.core.axes import POSITIONS, Cells, Logits, PerPrompt
 from patchclamp.core.edit import patch
-from patchclamp.core.errors import UnknownSite, Unserved, WrongAxis, WrongPrompt
-from patchclamp.core.grid import Grid
+from patchclamp.core.errors import Unserved, WrongAxis, WrongPrompt
+from patchclamp.core.grid import Grid, by_stars
 from patchclamp.core.metric import Metric
 from patchclamp.core.progress import progress
 from patchclamp.core.site import Site, Span
@@ -25,7 +27,7 @@ from patchclamp.model.replay import sweep
 from patchclamp.model.ride import Cell
 
 
-def exact(c: Comparison) -> tuple[Tensor, Tensor]:
+def exact(c: Comparison) -> tuple[Cells, PerPrompt]:
     """Every cell patched by itself."""
     spans = [(a, v) for a, v in c.site.index if isinstance(v, Span)]
     shape = [_entries(c, axis, span) for axis, span in spans]
@@ -47,7 +49,7 @@ def exact(c: Comparison) -> tuple[Tensor, Tensor]:
     return effects.T.reshape(c.corrupt.batch, *sizes), base
 
 
-def effects(model: Model, clean: Prompt, corrupt: Prompt, sites: str | Site, metric: Metric | Callable[[Tensor], Tensor],
+def effects(model: Model, clean: Prompt, corrupt: Prompt, sites: str | Site, metric: Metric | Callable[[Logits], PerPrompt],
             *, estimate: Estimator = exact) -> Grid:  # fmt: skip
     """Patch the clean run's value into the corrupt run, place by place, and read how the metric changes.
 
@@ -57,12 +59,11 @@ def effects(model: Model, clean: Prompt, corrupt: Prompt, sites: str | Site, met
 
     Vig et al. 2020; Meng et al. 2022, "causal tracing"; Wang et al. 2022.
 
-    >>> import patchclamp as pc
-    >>> town = pc.load("specimen:town")
-    >>> clean = "When Mary and John went to the store, John gave a drink to"
-    >>> corrupt = "When Mary and John went to the store, Mary gave a drink to"
-    >>> pc.effects(town, clean, corrupt, "blocks.*.attn.z[head=*]", pc.logit_diff(" Mary", " John")).axes
-    ('layer', 'head')
+    >>> grid = pc.effects(model, clean, corrupt, "blocks.*.out[pos=*]", pc.logit_diff(" Mary", " John"))
+    >>> grid.shape
+    {'layer': 4, 'pos': 15}
+    >>> grid.fraction().top(1)[0][1] > 0.9
+    True
     """
     site = Site.parse(sites)
     paths = model.places(site)
@@ -75,7 +76,7 @@ def effects(model: Model, clean: Prompt, corrupt: Prompt, sites: str | Site, met
     comparison = Comparison(model, run, theirs, site, paths, bound, since)
     goal = comparison.read(run.logits)
     cells, base = estimate(comparison)
-    each, axes, labels = _shaped(comparison, cells, site, paths)
+    each, axes, labels = _shaped(comparison, ours, cells)
     name = metric.name if isinstance(metric, Metric) else getattr(metric, "__name__", "metric")
     return Grid(
         each.mean(0), axes, labels, unit=metric.unit if isinstance(metric, Metric) else "", each=each,
@@ -145,25 +146,21 @@ def _before(cell: Cell, c: Comparison) -> bool:
     return c.model.anatomy.main.causal and cell.start < c.since and "pos" in dict(cell.edit.site.index)
 
 
-def _shaped(c: Comparison, each: Tensor, site: Site, paths: tuple[str, ...]):
+def _shaped(
+    c: Comparison, clean: Inputs, each: Float[Tensor, "batch path *starred"]
+) -> tuple[Cells, tuple[str, ...], dict[str, list[str]]]:
     """The answer with the pattern's axes: paths become their stars, positions and heads their labels."""
-    stars = site.stars
-    values = [site.star_values(p) for p in paths]
-    count = len(values[0])
-    uniques = [list(dict.fromkeys(v[i] for v in values)) for i in range(count)]
-    full = torch.full((each.shape[0], *map(len, uniques), *each.shape[2:]), float("nan"))
-    for n, value in enumerate(values):
-        at = tuple(u.index(v) for u, v in zip(uniques, value))
-        full[(slice(None), *at)] = each[:, n]
-    labels = {star: [str(u) for u in unique] for star, unique in zip(stars[:count], uniques)}
-    for axis, span in ((a, v) for a, v in site.index if isinstance(v, Span)):
-        labels[axis] = _words(c, axis, _entries(c, axis, span))
-    if len(set(stars)) < len(stars):
-        raise UnknownSite(f"{site} has two stars over the same axis; name one of the parts.")
-    return full, stars, labels
+    made, axes, labels = by_stars(c.site, c.paths, each)
+    for axis, span in ((a, v) for a, v in c.site.index if isinstance(v, Span)):
+        labels[axis] = _words(c, clean, axis, _entries(c, axis, span))
+    return made, axes, labels
 
 
-def _words(c: Comparison, axis: str, entries: list[int]) -> list[str]:
-    if axis not in ("pos", "query", "key") or len(c.clean.words[0]) <= max(entries, default=0):
+def _words(c: Comparison, clean: Inputs, axis: str, entries: list[int]) -> list[str]:
+    """The numbers of the entries; beside them the tokens, where that is what the axis counts."""
+    value, axes, _ = c.clean.stored(Site.parse(c.paths[0]))
+    ids = clean.ids(c.paths[0], axis) if axis in POSITIONS else []
+    if len(ids) != value.shape[axes.index(axis)]:
         return [str(i) for i in entries]
-    return [f"{i} {c.clean.words[0][i].strip() or repr(c.clean.words[0][i])}" for i in entries]
+    words = c.clean.reader.words(ids)
+    return [f"{i} {words[i].strip() or repr(words[i])}" for i in entries]

@@ -11,8 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
+from patchclamp.core.axes import Cells, Logits, PerPrompt
 from patchclamp.core.errors import ShapeMismatch, WrongAxis
 from patchclamp.core.run import Run
 from patchclamp.core.site import Site, Span
@@ -30,12 +32,12 @@ class Comparison:
     corrupt: Inputs
     site: Site
     paths: tuple[str, ...]
-    metric: Callable[[Tensor], Tensor]
+    metric: Callable[[Logits], PerPrompt]
     since: int
     """The first token in which the two prompts differ."""
 
-    def read(self, logits: Tensor) -> Tensor:
-        """The metric of each prompt (prompt), for keeping."""
+    def read(self, logits: Logits) -> PerPrompt:
+        """The metric of each prompt, for keeping."""
         found = self.metric(logits)
         batch = self.corrupt.batch
         if not isinstance(found, Tensor) or found.shape != (batch,):
@@ -44,12 +46,17 @@ class Comparison:
         return found.detach().float().cpu()
 
 
-Estimator = Callable[[Comparison], tuple[Tensor, Tensor]]
-"""Gives the effect of every cell (prompt, path, *starred axes of the index), and the corrupt run's metric (prompt)."""
+Estimator = Callable[[Comparison], tuple[Cells, PerPrompt]]
+"""Gives the effect of every cell (batch, path, *starred axes of the index), and the corrupt run's metric."""
 
 
-def gradient(c: Comparison) -> tuple[Tensor, Tensor]:
-    """Attribution patching: (clean - corrupt) times the metric's gradient in the corrupt run, summed over each cell."""
+def gradient(c: Comparison) -> tuple[Cells, PerPrompt]:
+    """Attribution patching: (clean - corrupt) times the metric's gradient in the corrupt run, summed over each cell.
+
+    >>> metric = pc.logit_diff(" Mary", " John")
+    >>> pc.effects(model, clean, corrupt, "blocks.*.attn.z[head=*]", metric, estimate=pc.gradient).note
+    'Estimated from gradients, to first order.'
+    """
     run = c.model.run(c.corrupt, c.paths, grad=True)
     base = c.read(run.logits)
     slope = run.gradient(c.metric)
@@ -62,8 +69,8 @@ def gradient(c: Comparison) -> tuple[Tensor, Tensor]:
     return torch.stack(cells, dim=1), base
 
 
-def pooled(site: Site, axes: tuple[str, ...], product: Tensor, windows: dict) -> Tensor:
-    """Summed over everything but the prompts and the starred axes: (prompt, *starred axes in the order of the index)."""
+def pooled(site: Site, axes: tuple[str, ...], product: Float[Tensor, "batch *place"], windows: dict) -> Cells:
+    """Summed over everything but the prompts and the starred axes, in the order of the index."""
     chosen = select(site, axes, product, windows)
     if chosen is None or chosen.ragged is not None:
         raise WrongAxis(f"{site} needs prompts of equal length.")

@@ -1,11 +1,12 @@
 """The axis words, said once: in sites, in types, in grids and on plots they are the same.
 
-`pos` counts tokens of the whole sequence without padding; `query` and `key` are positions too.
+`pos` counts tokens of the whole sequence without padding; `query` and `key` are positions too. The shapes below are checked
+while the tests run, and cost nothing otherwise.
 """
 
 from __future__ import annotations
 
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 POSITIONS = ("pos", "query", "key")
@@ -32,11 +33,17 @@ MEANING = {
     "prompt": "prompts",
 }
 
-Tokens = Int[Tensor, "batch pos"]
-Mask = Bool[Tensor, "batch pos"]
+Tokens = Int[Tensor, "batch token"]
+"""Token ids. A model of sound or images has positions and no tokens."""
 Logits = Float[Tensor, "batch pos vocab"]
-Stream = Float[Tensor, "batch pos d_model"]
-Heads = Float[Tensor, "batch pos head d_head"]
-Attention = Float[Tensor, "batch head query key"]
+Answers = Float[Tensor, "batch vocab"]
+"""Logits where each prompt is answered."""
 PerPrompt = Float[Tensor, " batch"]
-Direction = Float[Tensor, " d_model"]
+Directions = Float[Tensor, "batch d_model"]
+"""One direction of the stream for each prompt, or the stream at one token."""
+Cells = Float[Tensor, "batch *cells"]
+"""An answer prompt by prompt: the axes of a grid come after the prompts."""
+Numbers = Float[Tensor, "*rows d_model"]
+"""Any number of vectors of the stream's width."""
+Part = Shaped[Tensor, "*part"]
+"""What an edit is handed, and hands back in the same shape: a site's value, cut to its index."""

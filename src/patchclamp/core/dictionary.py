@@ -15,6 +15,14 @@ class Dictionary(Protocol):
     """`decode(encode(x))` approximates `x` (or, for a transcoder, what a block computes from it).
 
     `encode` takes (..., d_model) and gives (..., latent); `decode` goes back.
+
+    >>> class Halves:
+    ...     def encode(self, x):
+    ...         return x / 2
+    ...     def decode(self, latents):
+    ...         return latents * 2
+    >>> isinstance(Halves(), pc.Dictionary)
+    True
     """
 
     def encode(self, x: Tensor, /) -> Tensor:

@@ -10,7 +10,14 @@ from collections.abc import Iterable
 
 
 class PatchclampError(Exception):
-    """A mistake that the message explains. The class name is part of the message."""
+    """A mistake that the message explains. The class name is part of the message.
+
+    >>> try:
+    ...     model.run(clean, keep="blocks.0.attn.patern")
+    ... except pc.PatchclampError as error:
+    ...     print(str(error).partition(" Beside")[0])
+    UnknownSite: no site "blocks.0.attn.patern" in specimen:town. Did you mean "blocks.0.attn.pattern"?
+    """
 
     def __str__(self) -> str:
         return f"{type(self).__name__}: {super().__str__()}"

@@ -19,7 +19,11 @@ from patchclamp.picture import Node as Drawn
 
 @dataclass(frozen=True)
 class Node:
-    """A place, with a value of its own (an activation, an importance) and a word for people."""
+    """A place, with a value of its own (an activation, an importance) and a word for people.
+
+    >>> Node("blocks.3.attn.z[head=6]", 0.8, "a name mover").layer
+    3
+    """
 
     site: str
     value: float = 0.0
@@ -33,7 +37,11 @@ class Node:
 
 @dataclass(frozen=True)
 class Edge:
-    """How much one node gives to another, through which of its inputs."""
+    """How much one node gives to another, through which of its inputs.
+
+    >>> Edge("embed.out", "blocks.0.attn", 0.5, into="q").into
+    'q'
+    """
 
     sender: str
     receiver: str

@@ -6,14 +6,19 @@ those of the sites, and every entry has a label.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
-from patchclamp.core.errors import WrongAxis, did_you_mean
+from patchclamp.core.axes import Cells
+from patchclamp.core.errors import UnknownSite, Unserved, WrongAxis, WrongPrompt, did_you_mean
+from patchclamp.core.site import Site
 from patchclamp.picture import Bars, Heatmap, Page, Picture, Section, Table
 
 
@@ -21,9 +26,9 @@ from patchclamp.picture import Bars, Heatmap, Page, Picture, Section, Table
 class Grid:
     """`values` with one named axis a dimension.
 
-    >>> grid = Grid(torch.eye(2), ("layer", "head"))
+    >>> grid = Grid(torch.tensor([[0.0, 1.0], [0.5, 0.0]]), ("layer", "head"))
     >>> grid.top(1)
-    [({'layer': '0', 'head': '0'}, 1.0)]
+    [({'layer': '0', 'head': '1'}, 1.0)]
     >>> grid.at(layer=1).axes
     ('head',)
     """
@@ -81,8 +86,10 @@ class Grid:
     def fraction(self) -> Grid:
         """Values as a share of the gap between the two baselines: 1 restores the clean run, 0 changes nothing."""
         if not {"clean", "corrupt"} <= set(self.baseline):
-            raise ValueError("only an effects grid has the two baselines that a fraction needs.")
+            raise Unserved("only an effects grid has the two baselines that a fraction needs.")
         gap = self.baseline["clean"] - self.baseline["corrupt"]
+        if abs(gap) < 1e-6:
+            raise WrongPrompt("the clean and the corrupt run have the same metric, so there is no gap to be a fraction of.")
         each = None if self.each is None else self.each / gap
         return replace(self, values=self.values / gap, each=each, unit="fraction of the gap")
 
@@ -133,14 +140,18 @@ class Grid:
         return store.load(folder, cls)
 
     def json(self) -> dict:
-        """Plain data for `--json`: axes, labels, values."""
+        """Plain data for `--json`: axes, labels, values, and the words and further numbers of each cell where there are any."""
+        more: dict[str, Any] = {"text": self.text} if self.text is not None else {}
+        if self.details:
+            more["details"] = {name: _plain(value) for name, value in self.details.items()}
         return {
             "title": self.title,
             "axes": list(self.axes),
             "labels": {a: list(self.words(a)) for a in self.axes if self.shape[a] <= 10_000},
             "unit": self.unit,
-            "values": self.values.detach().float().tolist(),
+            "values": _plain(self.values),
             "baseline": dict(self.baseline),
+            **more,
         }
 
     def _fix(self, axis: str, wanted: int | str) -> Grid:
@@ -198,6 +209,33 @@ class Grid:
             title=self.title,
             note=self.note,
         )
+
+
+def _plain(values: Tensor) -> Any:
+    """Nested lists; None for what is not a number, which JSON has no word for."""
+
+    def each(value: Any) -> Any:
+        return [each(v) for v in value] if isinstance(value, list) else value if math.isfinite(value) else None
+
+    return each(values.detach().float().tolist())
+
+
+def by_stars(
+    site: Site, paths: Sequence[str], cells: Float[Tensor, "batch path *starred"]
+) -> tuple[Cells, tuple[str, ...], dict[str, list[str]]]:
+    """Numbers for each path and each starred axis of the index, laid out along the pattern's stars; axes; labels of the paths.
+
+    Where two stars of a path name more places than there are, the rest is not a number.
+    """
+    stars = site.stars
+    if len(set(stars)) < len(stars):
+        raise UnknownSite(f"{site} has two stars over the same axis; name one of the parts.")
+    found = [site.star_values(p) for p in paths]
+    words = [list(dict.fromkeys(values)) for values in zip(*found)]
+    made = torch.full((cells.shape[0], *map(len, words), *cells.shape[2:]), float("nan"), device=cells.device)
+    for n, values in enumerate(found):
+        made[(slice(None), *(known.index(v) for known, v in zip(words, values)))] = cells[:, n]
+    return made, stars, {star: [str(w) for w in known] for star, known in zip(stars, words)}
 
 
 def _scale(scale: str):

@@ -10,8 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
+from patchclamp.core.axes import Answers, Logits, PerPrompt
 from patchclamp.core.errors import WrongToken
 from patchclamp.core.run import Run
 
@@ -25,7 +27,7 @@ class Metric:
 
     name: str
     unit: str
-    measure: Callable[..., Tensor]
+    measure: Callable[..., PerPrompt]
     """(logits (batch, vocab), *ids (batch,)) -> (batch,)"""
     tokens: tuple[Words, ...] = ()
     """The tokens it is about, each one for all prompts or a list with one a prompt."""
@@ -40,17 +42,18 @@ class Metric:
             columns=self.columns if columns is None else tuple(columns),
         )
 
-    def __call__(self, logits: Tensor) -> Tensor:
-        """(batch, pos, vocab) -> (batch,)"""
+    def __call__(self, logits: Logits) -> PerPrompt:
+        """The metric of each prompt."""
         rows = torch.arange(logits.shape[0], device=logits.device)
         if self.columns is None:
             at = logits[:, -1]
         else:
             columns = self.columns * (logits.shape[0] // len(self.columns))
             at = logits[rows, torch.tensor(columns, device=logits.device)]
-        return self.measure(at.float(), *(self._one_a_row(t, logits) for t in self.tokens))
+        precise = at.to(torch.promote_types(at.dtype, torch.float32))
+        return self.measure(precise, *(self._one_a_row(t, logits) for t in self.tokens))
 
-    def _one_a_row(self, token: Words, logits: Tensor) -> Tensor:
+    def _one_a_row(self, token: Words, logits: Logits) -> Int[Tensor, " batch"]:
         ids = [token] if isinstance(token, (str, int)) else list(token)
         for word in ids:
             if isinstance(word, str):
@@ -74,44 +77,59 @@ def logit_diff(answer: Words, wrong: Words) -> Metric:
 
 
 def logit(answer: Words) -> Metric:
-    """The answer's logit."""
+    """The answer's logit.
+
+    >>> logit(1)(torch.tensor([[[0.0, 3.0, 1.0]]]))
+    tensor([3.])
+    """
     return Metric("logit", "logits", _pick, (answer,))
 
 
 def prob(answer: Words) -> Metric:
-    """The answer's probability."""
+    """The answer's probability.
+
+    >>> prob(1)(torch.zeros(1, 1, 4))
+    tensor([0.2500])
+    """
     return Metric("probability", "probability", lambda at, a: _pick(at.softmax(-1), a), (answer,))
 
 
 def nll(answer: Words) -> Metric:
-    """The answer's surprisal, minus its log-probability, in nats."""
+    """The answer's surprisal, minus its log-probability, in nats.
+
+    >>> nll(1)(torch.zeros(1, 1, 4))
+    tensor([1.3863])
+    """
     return Metric("negative log-likelihood", "nats", lambda at, a: -_pick(at.log_softmax(-1), a), (answer,))
 
 
 def rank(answer: Words) -> Metric:
-    """How many tokens are more probable than the answer: 0 is the top. It has no gradient."""
+    """How many tokens are more probable than the answer: 0 is the top. It has no gradient.
+
+    >>> rank(2)(torch.tensor([[[0.0, 3.0, 1.0]]]))
+    tensor([1.])
+    """
     return Metric("rank", "tokens", lambda at, a: (at > _pick(at, a)[:, None]).sum(-1).float(), (answer,))
 
 
-def kl(reference: Run | Tensor) -> Metric:
+def kl(reference: Run | Answers) -> Metric:
     """KL(reference || this): how far the prediction is from a reference run's, or from logits (batch, vocab), in nats.
 
-    >>> logits = torch.randn(1, 4, 9)
-    >>> kl(logits[:, -1])(logits)
-    tensor([0.])
+    >>> kl(torch.zeros(1, 4))(torch.tensor([[[1.0, 0.0, 0.0, 0.0]]]))
+    tensor([0.1074])
     """
     if isinstance(reference, Run):
         reference = reference.logits[range(len(reference.last)), reference.last]
     log_p = reference.detach().float().log_softmax(-1)
 
-    def measure(at: Tensor) -> Tensor:
+    def measure(at: Answers) -> PerPrompt:
         target = log_p.expand_as(at) if log_p.shape[0] == 1 else log_p.repeat(at.shape[0] // log_p.shape[0], 1)
         return (target.exp() * (target - at.log_softmax(-1))).sum(-1)
 
     return Metric("KL divergence", "nats", measure)
 
 
-def _pick(at: Tensor, ids: Tensor) -> Tensor:
+def _pick(at: Answers, ids: Int[Tensor, " batch"]) -> PerPrompt:
     return at.gather(-1, ids[:, None])[:, 0]
 
 

@@ -6,17 +6,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from patchclamp.core.errors import NotKept, ShapeMismatch, WrongAxis
+from patchclamp.core.axes import Logits, PerPrompt, Tokens
+from patchclamp.core.errors import NotKept, ShapeMismatch, Unserved, WrongAxis
 from patchclamp.core.grid import Grid
 from patchclamp.core.site import Site
 from patchclamp.core.window import Window, select
 
 
+@runtime_checkable
 class Reader(Protocol):
     """Turns ids back into what people read."""
 
@@ -63,14 +65,21 @@ class Kept:
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One forward pass. `run["blocks.5.attn.pattern"]` is a tensor; a pattern of sites is stacked, layers first."""
+    """One forward pass. `run["blocks.5.attn.pattern"]` is a tensor; a pattern of sites is stacked, layers first.
 
-    tokens: Tensor
-    """Token ids (batch, pos), padded where prompts differ in length; empty for a model that reads no tokens."""
+    >>> run = model.run(clean, keep="blocks.*.attn.pattern")
+    >>> run["blocks.2.attn.pattern[head=0]"].shape, run["blocks.*.attn.pattern"].shape
+    (torch.Size([1, 15, 15]), torch.Size([4, 1, 8, 15, 15]))
+    >>> run.next().top(1)[0][0]
+    {'vocab': ' Mary'}
+    """
+
+    tokens: Tokens
+    """Token ids, padded where prompts differ in length; empty for a model that reads no tokens."""
     windows: Mapping[str, Window]
     """Where each prompt lies in the padded batch: `""` for the stream that leads to the output, `"encoder."`, ..."""
     kept: Mapping[str, Kept] = field(default_factory=dict)
-    output: Tensor | None = None
+    output: Logits | None = None
     """The logits, or None where the pass stopped before them."""
     answers: tuple[int, ...] | None = None
     """For each prompt the column that holds its answer, where that is not its last token: a masked one."""
@@ -113,11 +122,13 @@ class Run:
         """The column where each prompt is answered: its last token, or its masked one."""
         if self.answers is not None:
             return list(self.answers)
+        if "" not in self.windows:
+            raise Unserved("this model reads no tokens, so there is no last one where its answer would stand.")
         return [self.windows[""].tokens(r)[-1] for r in range(self.tokens.shape[0])]
 
     @property
-    def logits(self) -> Tensor:
-        """(batch, pos, vocab)."""
+    def logits(self) -> Logits:
+        """What the pass ended with."""
         if self.output is None:
             raise NotKept("this run stopped before the logits (logits=False); run again with logits=True.")
         return self.output
@@ -149,7 +160,7 @@ class Run:
             raise NotKept(f'only {path}[{_text(kept.index)}] was kept; run with keep="{path}" to have all of it.')
         return kept.value, kept.axes, kept.windows
 
-    def gradient(self, metric: Callable[[Tensor], Tensor], retain: bool = False) -> Run:
+    def gradient(self, metric: Callable[[Logits], PerPrompt], retain: bool = False) -> Run:
         """The gradient of a metric (summed over prompts) at every place kept, as a run with the same sites.
 
         The run must have been made with `grad=True`. `retain` keeps the graph for another metric.
@@ -158,6 +169,9 @@ class Run:
         if self.output is None or not self.output.requires_grad:
             raise NotKept("this run holds no graph: run with grad=True and keep=... to take gradients.")
         total = metric(self.output).sum()
+        if not total.requires_grad:
+            name = getattr(metric, "name", "this metric")
+            raise Unserved(f"{name} has no gradient; take one that changes smoothly with the logits.")
         found = torch.autograd.grad(total, values, allow_unused=True, retain_graph=retain)
         filled = [torch.zeros_like(v) if g is None else g for g, v in zip(found, values)]
         kept = {path: replace(k, value=g) for (path, k), g in zip(self.kept.items(), filled)}

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 
 from patchclamp.core.errors import UnknownSite, WrongAxis, did_you_mean
 
-_PART = re.compile(r"\*|-?\d+|(-?\d*):(-?\d*)|[A-Za-z_][A-Za-z_0-9]*")
-_INDEX = re.compile(r"\s*([A-Za-z_]+)\s*=\s*(\*|-?\d*:-?\d*|-?\d+)\s*")
+_PART = re.compile(r"\*|-?\d+|(?:-?\d+)?:(?:-?\d+)?|[A-Za-z_][A-Za-z_0-9]*")
+_INDEX = re.compile(r"\s*([A-Za-z_]+)\s*=\s*(\*|(?:-?\d+)?:(?:-?\d+)?|-?\d+)\s*")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from patchclamp.core.axes import POSITIONS
+from patchclamp.core.axes import POSITIONS, Part
 from patchclamp.core.errors import WrongAxis
 from patchclamp.core.site import Site, Span
 
@@ -59,7 +59,7 @@ class Selection:
         dim, rows, columns = self.ragged
         return part.movedim(dim, 1)[rows, columns]
 
-    def put(self, value: Tensor, part: Tensor) -> Tensor:
+    def put(self, value: Part, part: Tensor) -> Part:
         """A copy of `value` with the selected part replaced."""
         if self.whole:
             return part

@@ -11,17 +11,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from patchclamp.core.edit import zero
+from patchclamp.core.axes import Answers, Cells, Directions, PerPrompt
+from patchclamp.core.edit import Edit, zero
 from patchclamp.core.errors import Unserved, WrongAxis
-from patchclamp.core.grid import Grid
+from patchclamp.core.grid import Grid, by_stars
 from patchclamp.core.metric import Metric, Words
 from patchclamp.core.run import Run
 from patchclamp.core.site import Site, Span
 from patchclamp.model.anatomy import Block, Write
 from patchclamp.model.inputs import Inputs, Prompt
 from patchclamp.model.model import Model
+from patchclamp.model.norms import normed
 
 
 def decompose(model: Model, prompt: Prompt, metric: Metric) -> Grid:
@@ -30,10 +33,10 @@ def decompose(model: Model, prompt: Prompt, metric: Metric) -> Grid:
     Grid(component): the embedding, each block's attention and feed-forward layer, norm biases, the unembedding's bias.
     They add up to `Grid.baseline["metric"]`.
 
-    >>> import patchclamp as pc
-    >>> town = pc.load("specimen:town")
-    >>> parts = pc.decompose(town, "When Mary and John went to the store, John gave a drink to", pc.logit(" Mary"))
-    >>> bool(abs(parts.values.sum() - parts.baseline["metric"]) < 1e-3)
+    >>> parts = pc.decompose(model, clean, pc.logit(" Mary"))
+    >>> list(parts.words("component"))[:3]
+    ['embedding', '0 attn', '0 mlp']
+    >>> bool(abs(parts.values.sum() - parts.baseline["metric"]) < 1e-4)
     True
     """
     reading = Reading.of(model, prompt, metric)
@@ -49,11 +52,8 @@ def direct(model: Model, prompt: Prompt, sites: str | Site, metric: Metric) -> G
     Sites that write: `embed.out`, `blocks.*.attn.out`, `blocks.*.mlp.out`; heads, `blocks.*.attn.z[head=*]`; neurons,
     `blocks.*.mlp.act[neuron=*]`; and what a head brings from each token, `blocks.*.attn.pattern[head=*, key=*]`.
 
-    >>> import patchclamp as pc
-    >>> town = pc.load("specimen:town")
-    >>> prompt = "When Mary and John went to the store, John gave a drink to"
-    >>> pc.direct(town, prompt, "blocks.*.attn.z[head=*]", pc.logit_diff(" Mary", " John")).axes
-    ('layer', 'head')
+    >>> pc.direct(model, clean, "blocks.*.attn.z[head=*]", pc.logit_diff(" Mary", " John")).shape
+    {'layer': 4, 'head': 8}
     """
     site = Site.parse(sites)
     paths = model.places(site)
@@ -61,21 +61,14 @@ def direct(model: Model, prompt: Prompt, sites: str | Site, metric: Metric) -> G
     if fixed:
         raise WrongAxis(f'{site} fixes "{fixed[0]}"; a direct contribution is to the answer, take stars and then grid.at(...).')
     reading = Reading.of(model, prompt, metric, paths)
-    stars = [a for a, v in site.index if isinstance(v, Span)]
-    cells = torch.stack([reading.of_site(p, stars) for p in paths], 1)
-    labels: dict[str, list[str]] = (
-        {site.stars[0]: [str(site.star_values(p)[0]) for p in paths]} if len(paths) > 1 or site.stars[:1] == ("layer",) else {}
-    )
-    if not labels:
-        cells = cells[:, 0]
-    if "key" in stars and len(reading.run.words) == 1:
-        labels["key"] = [f"{i} {w.strip() or repr(w)}" for i, w in enumerate(reading.run.words[0])]
-    return reading.grid(
-        cells,
-        (*list(labels)[: cells.ndim - 1 - len(stars)], *stars),
-        labels,
-        f"Direct contributions to the {metric.name} of {site}",
-    )
+    spans = {a: v for a, v in site.index if isinstance(v, Span)}
+    cells = torch.stack([reading.of_site(p, list(spans)) for p in paths], 1)
+    chosen = {axis: list(span.of(cells.shape[2 + i])) for i, (axis, span) in enumerate(spans.items())}
+    for i, entries in enumerate(chosen.values()):
+        cells = cells.index_select(2 + i, torch.tensor(entries, device=cells.device))
+    made, axes, labels = by_stars(site, paths, cells)
+    labels |= {axis: reading.labels(paths[0], axis, entries) for axis, entries in chosen.items()}
+    return reading.grid(made, axes, labels, f"Direct contributions to the {metric.name} of {site}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,16 +76,17 @@ class Reading:
     """One run, and for every write of every block the direction along which it is read."""
 
     model: Model
+    inputs: Inputs
     run: Run
-    rows: Tensor
+    rows: Int[Tensor, " batch"]
     """For each prompt the column of its answer."""
-    value: Tensor
+    value: PerPrompt
     """The metric, prompt by prompt."""
-    constant: Tensor
+    constant: PerPrompt
     """What the metric would be with nothing in the stream: the unembedding's bias."""
-    along: dict[str, Tensor]
-    """Block path to the direction (batch, d_model) along which its writes are read; `""` for the first block's input."""
-    biases: Tensor
+    along: dict[str, Directions]
+    """Block path to the direction along which its writes are read; `""` for the first block's input."""
+    biases: PerPrompt
     """What the norms' biases contribute."""
 
     @classmethod
@@ -100,6 +94,8 @@ class Reading:
         blocks = _servable(model)
         inputs = model.inputs(prompt)
         run = _kept(model, inputs, blocks, sites)
+        if run.output is None:
+            raise Unserved(f"{model.name} returns no logits, so there is no logit to take apart; load it with its head.")
         bound = model.metric(metric, run)
         rows = torch.tensor(run.last)
         end = "norm.out" if model.anatomy.main.norm else f"{blocks[-1].path}.out"
@@ -114,10 +110,10 @@ class Reading:
         along = {}
         for block in reversed(blocks):
             top, biases = _through(model, run, rows, block, top, biases, along)
-        return cls(model, run, rows, value, constant, {**along, "": top}, biases)
+        return cls(model, inputs, run, rows, value, constant, {**along, "": top}, biases)
 
-    def components(self) -> Iterator[tuple[str, Tensor]]:
-        """Name and contribution (batch,) of everything that adds up to the metric."""
+    def components(self) -> Iterator[tuple[str, PerPrompt]]:
+        """Name and contribution of everything that adds up to the metric."""
         blocks = self.model.anatomy.main.blocks
         yield "embedding", self._dot(self.at(f"{blocks[0].path}.in"), self.along[""])
         for block in blocks:
@@ -128,48 +124,69 @@ class Reading:
                     self._dot(self.at(f"{block.path}.{write.name}.out"), self.along[f"{block.path}.{write.name}"]),
                 )
         if bool(self.biases.abs().max() > 0):
-            yield "norm biases", self.biases
+            shifted = any(step.kind == "shift" for block in blocks for step in block.steps)
+            yield "norm biases and shifts" if shifted else "norm biases", self.biases
         if bool(self.constant.abs().max() > 0):
             yield "unembedding bias", self.constant
 
-    def at(self, path: str) -> Tensor:
+    def at(self, path: str) -> Cells:
         """The value of a place at the answer's position."""
         return self.run[path][range(len(self.rows)), self.rows].float()
 
-    def of_site(self, path: str, stars: list[str]) -> Tensor:
-        """(batch, *stars) contributions of one place."""
+    def of_site(self, path: str, stars: list[str]) -> Cells:
+        """The contributions of one place along the starred axes, in their order; summed over its others."""
+        values, axes = self._parts(path)
+        for star in stars:
+            if star not in axes:
+                has = f"the parts of {path} are along {' and '.join(axes)}" if axes else f"{path} contributes as a whole"
+                raise WrongAxis(f'a direct contribution is to the answer, and has no axis "{star}"; {has}.')
+        left = ["batch", *(a for a in axes if a in stars)]
+        summed = values.sum([i + 1 for i, a in enumerate(axes) if a not in stars]) if set(axes) - set(stars) else values
+        return summed.permute([left.index(a) for a in ("batch", *stars)])
+
+    def _parts(self, path: str) -> tuple[Cells, tuple[str, ...]]:
+        """What the parts of one place contribute, and the axes that tell them apart."""
         site = Site.parse(path)
         last, outer = site.parts[-1], path.rpartition(".")[0]
         if last == "out" and outer in self.along:
-            return self._dot(self.at(path), self.along[outer])
-        if path in ("embed.out", f"{self.model.anatomy.main.blocks[0].path}.in"):
-            return self._dot(self.at(path), self.along[""])
-        block = self.model.anatomy.block(path)
-        write = block.write(str(site.parts[-2]))
+            return self._dot(self.at(path), self.along[outer]), ()
+        if path == self._first:
+            return self._dot(self.at(path), self.along[""]), ()
+        if path == "embed.out":
+            return self._dot(self.at(path), self.along[""]) * self._embedding(), ()
+        block = next((b for b in self.model.anatomy.main.blocks if path.startswith(b.path + ".")), None)
+        write = block.write(str(site.parts[-2])) if block is not None and len(site.parts) > 1 else None
         found = {"z": self._heads, "act": self._neurons, "pattern": self._sources}.get(str(last))
         if write is None or found is None:
             raise Unserved(
                 f"{path} does not write into the stream by itself; heads (attn.z), neurons (mlp.act), attn.out and mlp.out do."
             )
-        values, axes = found(path, outer, write)
-        return values.sum([i + 1 for i, a in enumerate(axes) if a not in stars]) if set(axes) - set(stars) else values
+        return found(path, outer, write)
 
-    def grid(self, cells: Tensor, axes: tuple[str, ...], labels: dict[str, list[str]], title: str) -> Grid:
+    def labels(self, path: str, axis: str, entries: list[int]) -> list[str]:
+        """Words for the entries of an axis: the tokens, where they are those of one prompt."""
+        ids = self.inputs.ids(path, axis) if axis == "key" and self.inputs.batch == 1 else []
+        if axis != "key" or len(ids) != self.run.stored(Site.parse(path))[0].shape[-1]:
+            return [str(i) for i in entries]
+        words = self.run.reader.words(ids)
+        return [f"{i} {words[i].strip() or repr(words[i])}" for i in entries]
+
+    def grid(self, cells: Cells, axes: tuple[str, ...], labels: dict[str, list[str]], title: str) -> Grid:
         """The cells averaged over prompts, with the metric they are parts of."""
         cells = cells.detach()
         baseline = {"metric": float(self.value.mean())}
         return Grid(cells.mean(0), axes, labels, unit="logits", title=title, each=cells, baseline=baseline,
                     note="The scale of each norm is held at its value in this run.")  # fmt: skip
 
-    def _heads(self, path: str, outer: str, write: Write) -> tuple[Tensor, tuple[str, ...]]:
+    def _heads(self, path: str, outer: str, write: Write) -> tuple[Float[Tensor, "batch head"], tuple[str, ...]]:
         into = self._into(outer, write)
         read = torch.einsum("hed,bd->bhe", self.model.weights[f"{outer}.W_O"].float(), into)
         return (self.at(path) * read).sum(-1), ("head",)
 
-    def _neurons(self, path: str, outer: str, write: Write) -> tuple[Tensor, tuple[str, ...]]:
+    def _neurons(self, path: str, outer: str, write: Write) -> tuple[Float[Tensor, "batch neuron"], tuple[str, ...]]:
         return self.at(path) * (self._into(outer, write) @ self.model.weights[f"{outer}.W_out"].float().T), ("neuron",)
 
-    def _sources(self, path: str, outer: str, write: Write) -> tuple[Tensor, tuple[str, ...]]:
+    def _sources(self, path: str, outer: str, write: Write) -> tuple[Float[Tensor, "batch head key"], tuple[str, ...]]:
         """What each head brings from each token: pattern times value, through the output matrix."""
         if f"{outer}.gate" in self.model.anatomy.places:
             raise Unserved(f"{path}: a gate stands between the pattern and the output matrix; take {outer}.z instead.")
@@ -178,7 +195,7 @@ class Reading:
         read = torch.einsum("hed,bd->bhe", self.model.weights[f"{outer}.W_O"].float(), self._into(outer, write))
         return torch.einsum("bhk,bkhe,bhe->bhk", pattern, values, read), ("head", "key")
 
-    def _into(self, outer: str, write: Write) -> Tensor:
+    def _into(self, outer: str, write: Write) -> Directions:
         """The direction read at the output of a write's last matrix: back through the norms and factors behind it."""
         if not write.linear:
             raise Unserved(f"{outer} reaches the stream through more than its output matrix, so its parts do not add up.")
@@ -190,8 +207,24 @@ class Reading:
             direction = read.pull_back(direction, read.scale(self.at(f"@{norm}.in"), self.at(f"@{norm}.out")))
         return direction
 
+    @property
+    def _first(self) -> str:
+        return f"{self.model.anatomy.main.blocks[0].path}.in"
+
+    def _embedding(self) -> float:
+        """The factor between the token embedding and the first block, found by nudging; a norm there is refused."""
+        generator = torch.Generator().manual_seed(0)
+        before = self.run[self._first].float()
+        nudge = torch.randn(self.run["embed.out"].shape, generator=generator).to(before) * self.run["embed.out"].float().std()
+        moved = self.model.edit(Edit("embed.out", lambda value: value + nudge.to(value.dtype)))
+        change = moved.run(self.inputs, self._first, logits=False)[self._first].float() - before
+        factor = float((change * nudge).sum() / (nudge * nudge).sum())
+        if (change - factor * nudge).norm() > (1e-2 if self.model.dtype == torch.float32 else 5e-2) * change.norm():
+            raise Unserved(f"embed.out reaches the first block through more than a factor; take {self._first} instead.")
+        return factor
+
     @staticmethod
-    def _dot(value: Tensor, direction: Tensor) -> Tensor:
+    def _dot(value: Directions, direction: Directions) -> PerPrompt:
         return (value * direction).sum(-1)
 
 
@@ -221,8 +254,8 @@ def _kept(model: Model, inputs: Inputs, blocks: tuple[Block, ...], sites: tuple[
     return run
 
 
-def _direction(model: Model, inputs: Inputs, end: str, metric: Metric, run: Run) -> tuple[Tensor, Tensor]:
-    """How the metric reads the last places of the stream (batch, d_model), and what it is when nothing is there."""
+def _direction(model: Model, inputs: Inputs, end: str, metric: Metric, run: Run) -> tuple[Directions, PerPrompt]:
+    """How the metric reads the last places of the stream, and what it is when nothing is there."""
     graph = model.run(inputs, end, grad=True)
     empty = model.edit(zero(end)).run(inputs).logits
     logits, rows = graph.logits, range(len(run.last))
@@ -247,7 +280,7 @@ def _tokens(metric: Metric) -> list[tuple[float, Words]]:
     return list(zip((1.0, -1.0), metric.tokens))
 
 
-def _logit(at: Tensor, ids: Tensor) -> Tensor:
+def _logit(at: Answers, ids: Int[Tensor, " batch"]) -> PerPrompt:
     return at.gather(-1, ids[:, None])[:, 0]
 
 
@@ -255,7 +288,8 @@ def _each(metric: Metric):
     return lambda logits: metric(logits)
 
 
-def _through(model: Model, run: Run, rows: Tensor, block: Block, top: Tensor, biases: Tensor, along: dict[str, Tensor]):
+def _through(model: Model, run: Run, rows: Int[Tensor, " batch"], block: Block, top: Directions, biases: PerPrompt,
+             along: dict[str, Directions]) -> tuple[Directions, PerPrompt]:  # fmt: skip
     """Back through one block: where each of its writes is read, and the direction before it."""
     streams = _streams(model, run, rows, block)
     for step, before, after in reversed(list(zip(block.steps, streams, streams[1:]))):
@@ -263,6 +297,8 @@ def _through(model: Model, run: Run, rows: Tensor, block: Block, top: Tensor, bi
             along.update({f"{block.path}.{name}": top for name in step.writes})
         elif step.kind == "scale":
             top = top * step.factor
+        elif step.kind == "shift":
+            biases = biases + top @ (step.shift + torch.zeros_like(top[0]))
         else:
             norm = model.weights.norm(step.norm)
             biases = biases + top @ norm.bias
@@ -270,7 +306,7 @@ def _through(model: Model, run: Run, rows: Tensor, block: Block, top: Tensor, bi
     return top, biases
 
 
-def _streams(model: Model, run: Run, rows: Tensor, block: Block) -> list[Tensor]:
+def _streams(model: Model, run: Run, rows: Int[Tensor, " batch"], block: Block) -> list[Directions]:
     """The stream at the answer's position before each step of a block, and after the last."""
     at = range(len(rows))
     stream = run[f"{block.path}.in"][at, rows]
@@ -281,8 +317,10 @@ def _streams(model: Model, run: Run, rows: Tensor, block: Block) -> list[Tensor]
                 stream = stream + run[f"{block.path}.{name}.out"][at, rows]
         elif step.kind == "scale":
             stream = stream * step.factor
+        elif step.kind == "shift":
+            stream = stream + step.shift
         else:
             with torch.no_grad():
-                stream = model.hf.get_submodule(step.norm).forward(stream[:, None])[:, 0]
+                stream = normed(model.hf.get_submodule(step.norm), stream[:, None])[:, 0]
         found.append(stream.float())
     return found

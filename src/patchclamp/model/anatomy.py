@@ -28,7 +28,7 @@ class Write:
     """One thing a block adds to the stream: attention, a feed-forward layer, a mixer."""
 
     name: str
-    """`attn`, `cross`, `mlp`, `mixer` or `extra`"""
+    """`attn`, `cross`, `mlp`, `mixer` or `extra`; a second of its kind in a block is `attn2`, `mlp2`, ..."""
     heads: int = 0
     kv_heads: int = 0
     matrices: dict[str, Matrix] = field(default_factory=dict)
@@ -45,12 +45,13 @@ class Write:
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """One step of a block's stream: writes added together, a norm standing in it, or a constant factor."""
+    """One step of a block's stream: writes added together, a norm standing in it, a constant factor or a constant shift."""
 
     kind: str
     writes: tuple[str, ...] = ()
     norm: str = ""
     factor: float | Tensor = 1.0
+    shift: float | Tensor = 0.0
 
 
 @dataclass(frozen=True, eq=False)

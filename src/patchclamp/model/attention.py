@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -70,7 +71,8 @@ def _remove() -> None:
             AttentionInterface.get_interface = AttentionInterface.get_interface.original  # type: ignore[attr-defined]
 
 
-def additive(mask: Tensor | None, module: nn.Module, query: Tensor, key: Tensor, is_causal: bool | None) -> Tensor | None:
+def additive(mask: Tensor | None, module: nn.Module, query: Float[Tensor, "batch head query d_head"],
+             key: Float[Tensor, "batch kv_head key d_head"], is_causal: bool | None) -> Tensor | None:  # fmt: skip
     """The mask that an eager function adds to the scores, from the one its fast kernel was given.
 
     Fast kernels get None (causal, or no mask at all) or booleans; eager functions add zeros and the smallest number.
@@ -112,6 +114,7 @@ class Softmax(TorchFunctionMode):
 
 
 def trial(
+    kernel: Callable,
     eager: Callable,
     module: nn.Module,
     query: Tensor,
@@ -126,7 +129,9 @@ def trial(
     tap = Softmax(lambda scores: scores, lambda pattern: seen.append(pattern) or pattern)
     try:
         with torch.no_grad(), tap:
-            made = eager(module, query, key, value, additive(mask, module, query, key, kwargs.get("is_causal")), **kwargs)[0]
+            if kernel is not eager:  # else its masks are eager's already, and none means that everything is seen
+                mask = additive(mask, module, query, key, kwargs.get("is_causal"))
+            made = eager(module, query, key, value, mask, **kwargs)[0]
     except Exception as error:
         return {"pattern": (), "reason": f"its eager attention function fails ({type(error).__name__}: {error})"}
     if tap.count != 1 or seen[0].ndim != 4:

@@ -49,7 +49,7 @@ def _as_weights(model: Model, edit: Edit) -> list[Edit]:
         elif plain and last == "act":
             made.append(zero(Site.parse(f"{block}.{write}.W_out").at(**index)))
         elif plain and last == "out" and not index and found is not None and found.linear and not found.norms:
-            letter = "out" if write == "mlp" else "O"
+            letter = "out" if write.startswith("mlp") else "O"
             made.append(zero(f"{block}.{write}.W_{letter}"))
             if f"{block}.{write}.b_{letter}" in model.weights and _has_bias(model, f"{block}.{write}.b_{letter}"):
                 made.append(zero(f"{block}.{write}.b_{letter}"))

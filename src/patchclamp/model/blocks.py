@@ -60,7 +60,7 @@ def _more_than_tokens(s: Survey, path: str, start: int) -> str:
     lengths = {i.shape[1] for i in ids if not i.is_floating_point() and i.ndim == 2 and i.shape[0] == s.batch}
     shape = s.tape.values[start].shape
     stream = shape[1] if shape[0] == s.batch else shape[0]
-    if not path.startswith("blocks.") or not lengths or len(lengths) != len(ids) or stream in lengths:
+    if not path.startswith(("blocks.", "encoder.blocks.")) or not lengths or len(lengths) != len(ids) or stream in lengths:
         return ""
     return f"its stream holds {stream} places for {max(lengths)} tokens, so positions would not be tokens"
 
@@ -92,11 +92,8 @@ def _streams(s: Survey, path: str, visit: Visit, slots: tuple[Slot, Slot]) -> Bl
 def _writes(s: Survey, path: str, visit: Visit, start: int, trod: list[Trod]) -> Block:
     """Name what a block adds, and put down the places in and around each write."""
     parts = _parts(s, visit, start, trod)
-    parts = _told_apart(s, visit, parts)
+    parts = _numbered(_told_apart(s, visit, parts))
     names = [p.name for p in parts]
-    doubled = sorted({n for n in names if names.count(n) > 1})
-    if doubled:
-        return _refuse(s, path, visit, f"it writes {len(parts)} times ({', '.join(names)}); {doubled[0]} is not one place")
     if "bottleneck" in names:
         return _refuse(s, path, visit, "what it adds holds attention and feed-forward layers together (a bottleneck)")
     writes_at = [s.tape.producer[t.result].time for t in trod if t.kind == "write"]
@@ -124,7 +121,8 @@ def _parts(s: Survey, visit: Visit, start: int, trod: list[Trod]) -> list[Part]:
 def _name(s: Survey, visit: Visit, part: Slice, core: Core | str | None, stream: list[int]) -> str:
     if isinstance(core, Core):
         since = part.calls[0].time
-        own = core.k < 0 or part.read in s.tape.ancestors(core.k, {part.read}, since)[1]
+        read = interior.alias(s.tape, part.read)
+        own = core.k < 0 or bool(read & s.tape.ancestors(core.k, read, since)[1])
         return "attn" if own else "cross"
     if core is not None:
         return "attn" if "bottleneck" not in core else "bottleneck"
@@ -145,15 +143,29 @@ def _told_apart(s: Survey, visit: Visit, parts: list[Part]) -> list[Part]:
     return [replace(p, name="extra") if p.name == "mlp" and not yes else p for p, yes in zip(parts, said)]
 
 
+def _numbered(parts: list[Part]) -> list[Part]:
+    """A block that writes the same kind of thing again (a conformer's two feed-forward layers) has `mlp` and then `mlp2`."""
+    names = [p.name for p in parts]
+    return [
+        replace(p, name=f"{p.name}{count}") if (count := names[: i + 1].count(p.name)) > 1 else p for i, p in enumerate(parts)
+    ]
+
+
 def _mid(s: Survey, path: str, visit: Visit, start: int, trod: list[Trod], parts: list[Part]) -> int:
     """`mid` is the stream that the feed-forward layer reads, where something was written before it."""
     mlp = next((p for p in parts if p.name == "mlp"), None)
     earlier = [p for p in parts if mlp is not None and p.step < mlp.step]
     if mlp is None or not earlier:
-        s.refused[f"{path}.mid"] = "attention and MLP are added together" if len(parts) > 1 else "it has one write only"
+        together = mlp is not None and any(p.step == mlp.step for p in parts if p is not mlp)
+        s.refused[f"{path}.mid"] = (
+            "it has one write only" if len(parts) == 1
+            else "attention and MLP are added together" if together
+            else "nothing is added before its feed-forward layer" if mlp is not None
+            else "no feed-forward layer reads the stream after another write"
+        )  # fmt: skip
         return 0
     after = mlp.step
-    while after and trod[after - 1].kind == "scale":
+    while after and trod[after - 1].kind in ("scale", "shift"):
         after -= 1
     value = trod[after - 1].result
     if s.tape.source(mlp.slice.base) == s.tape.source(start):
@@ -169,5 +181,7 @@ def _step(s: Survey, trod: Trod, parts: list[Part]) -> Step:
     call = s.tape.producer[trod.result]
     if trod.kind == "scale":
         return Step("scale", factor=interior.factor(s.tape, call, trod.base))
+    if trod.kind == "shift":
+        return Step("shift", shift=s.tape.values[trod.branch].detach())
     norm = next((v.path for v in s.tape.visits_of(call) if interior.is_norm(v.module)), "")
     return Step("norm", norm=norm)

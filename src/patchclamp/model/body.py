@@ -20,7 +20,8 @@ from patchclamp.core.site import Site, Span
 from patchclamp.model.anatomy import Anatomy, Block
 from patchclamp.model.example import BATCH, example
 from patchclamp.model.forward import Forward
-from patchclamp.model.inputs import padding
+from patchclamp.model.inputs import padding, takes
+from patchclamp.model.norms import normed
 from patchclamp.model.stacks import read_anatomy
 from patchclamp.model.tokens import Reader, Tokenizer
 from patchclamp.model.watch import watch
@@ -65,6 +66,8 @@ class Body:
     @cached_property
     def _anatomy(self) -> Anatomy:
         inputs = self.inputs
+        if inputs is not None and takes(self.module, "use_cache"):
+            inputs = {"use_cache": False, **inputs}
         if inputs is None:
             try:
                 inputs = example(self.module)
@@ -110,7 +113,7 @@ def refusal(anatomy: Anatomy, site: Site) -> str:
     """Why a site of the grammar is not served, if that is known."""
     for refused, reason in anatomy.refused.items():
         parts = refused.split(".")
-        if len(parts) <= len(site.parts) <= len(parts) + 1 and all(map(_names, site.parts, parts)):
+        if len(parts) <= len(site.parts) and all(map(_names, site.parts, parts)):
             return reason
     return ""
 
@@ -157,8 +160,10 @@ def identity(module: nn.Module, block: Block, values: dict[str, Tensor]) -> floa
                 stream = stream + values[f"{block.path}.{name}.out"].to(stream.dtype)
         elif step.kind == "scale":
             stream = stream * step.factor
+        elif step.kind == "shift":
+            stream = stream + step.shift
         else:
-            stream = module.get_submodule(step.norm)(stream) if step.norm else stream
+            stream = normed(module.get_submodule(step.norm), stream) if step.norm else stream
         if i + 1 == block.mid_after and f"{block.path}.mid" in values:
             worst = max(worst, _gap(values[f"{block.path}.mid"], stream))
             stream = values[f"{block.path}.mid"]

@@ -28,11 +28,11 @@ class Doors:
 
     def through(self, *args, **kwargs):
         """What happens behind the door is not counted among the calls of the module that knocks."""
-        self.operations.stack.append(None)
+        self.operations.enter(None)
         try:
             return self._attend(*args, **kwargs)
         finally:
-            self.operations.stack.pop()
+            self.operations.leave()
 
     def _attend(self, kernel, eager, module, query, key, value, attention_mask, **kwargs):
         path = self.paths.get(id(module), "")
@@ -42,7 +42,9 @@ class Doors:
         )
         if not here.keys() & {"scores", "pattern"}:
             return kernel(module, query, key, value, attention_mask, **kwargs)
-        mask = additive(attention_mask, module, query, key, kwargs.get("is_causal"))
+        mask = attention_mask
+        if kernel is not eager:
+            mask = additive(mask, module, query, key, kwargs.get("is_causal"))
         keys = key.shape[2]
 
         def scores(raw: Tensor) -> Tensor:
@@ -61,7 +63,7 @@ class Doors:
         front = raw[..., :keys] if raw.shape[-1] != keys else raw
         value = front.to(dtype)
         new = self.passing(place, value)
-        if new is value:
-            return raw
+        if new is value and (value is raw or not value.requires_grad):
+            return raw  # a gradient asked of what was kept needs the model to go on with that, not with what it came from
         new = new.to(raw.dtype)
         return new if front is raw else torch.cat([new, raw[..., keys:]], dim=-1)

@@ -92,7 +92,8 @@ class Forward:
         """`call()` with the taps in place; None where the pass was stopped because nothing more was wanted."""
         self.left = sum(bool(t.keeps) for t in self.tasks.values())
         with contextlib.ExitStack() as stack:
-            self._prepare(stack)
+            if self.tasks or self.overlay or self.begin is not None:
+                self._prepare(stack)
             stack.enter_context(tapped(self.module, self.taps))
             try:
                 result = call()
@@ -134,7 +135,7 @@ class Forward:
         operations = Operations(self._pass)
         if inside:
             self._scopes(operations, inside)
-            stack.enter_context(operations)
+            stack.enter_context(operations.ready())
         if self.overlay:
             stack.enter_context(Overlay(self.overlay))
         doors = [*places.get("door", ()), *places.get("eager", ())]
@@ -142,8 +143,7 @@ class Forward:
             stack.enter_context(doorway(Doors(self.module, doors, self._pass, operations, self.counts).through))
         for path in {m for t in self.tasks.values() for m in t.place.modules}:
             self.taps.add_before(path, self._count(path), first=True)
-        if self.tasks or self.begin is not None:
-            self.taps.add_before("", self._begin, first=True)
+        self.taps.add_before("", self._begin, first=True)
 
     def _begin(self, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         self.counts.clear()
@@ -221,7 +221,7 @@ class Forward:
     def _enter(self, operations: Operations, path: str, places: list[Place]):
         def enter(args: tuple, kwargs: dict) -> tuple[tuple, dict]:
             mine = [p for p in places if p.call == self.counts[path] - 1]
-            operations.stack.append(Scope(mine) if mine else None)
+            operations.enter(Scope(mine) if mine else None)
             return args, kwargs
 
         return enter
@@ -330,7 +330,7 @@ def reads(path: str, edit: Edit) -> str:
 
 def _leave(operations: Operations):
     def leave(args: tuple, kwargs: dict, output: Any) -> Any:
-        operations.stack.pop()
+        operations.leave()
         return output
 
     return leave
@@ -338,7 +338,7 @@ def _leave(operations: Operations):
 
 def _aside(operations: Operations):
     def enter(args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        operations.stack.append(None)
+        operations.enter(None)
         return args, kwargs
 
     return enter

@@ -43,6 +43,15 @@ class Inputs:
         """Whether the prompts differ in length."""
         return any(w.first is not None or w.end is not None for w in self.windows.values())
 
+    def ids(self, path: str = "", axis: str = "pos", row: int = 0) -> list[int]:
+        """The tokens of one prompt, without padding, that an axis of a place counts; none where it reads none."""
+        stream = "encoder." if path.startswith("encoder.") or (".cross." in path and axis == "key") else ""
+        ids = self.arguments.get("input_ids") if stream else self.tokens
+        window = self.windows.get(stream)
+        if window is None or not isinstance(ids, Tensor) or not ids.numel():
+            return []
+        return ids[row, list(window.tokens(row))].tolist()
+
     def answers(self, tokenizer: Tokenizer) -> tuple[int, ...] | None:
         """For each prompt the column of its masked token, where every prompt has one."""
         mask = getattr(tokenizer, "mask_token_id", None)
@@ -118,6 +127,12 @@ def parameters(module: nn.Module) -> tuple[str, ...]:
     return _signature(type(module))
 
 
+def required(module: nn.Module) -> tuple[str, ...]:
+    """The names of those arguments of a forward that must be given."""
+    told = tuple(inspect.signature(type(module).forward).parameters.values())[1:]
+    return tuple(p.name for p in told if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL))
+
+
 @lru_cache(maxsize=256)
 def _signature(kind: type[nn.Module]) -> tuple[str, ...]:
     return tuple(inspect.signature(kind.forward).parameters)[1:]
@@ -144,18 +159,18 @@ def _chat(tokenizer: Tokenizer, chat: Sequence[Mapping]) -> list[int]:
 def _check(module: nn.Module, tokens: Tensor) -> None:
     if not tokens.shape[1]:
         raise WrongPrompt("the prompt is empty: it has no tokens.")
-    size = getattr(_text_config(module), "vocab_size", None)
+    config = _text_config(module)
+    size = getattr(config, "vocab_size", None)
     low, high = (int(t) for t in tokens.aminmax())
     if size and (high >= size or low < 0):
         raise WrongToken(f"there is no token {high if high >= size else low} in a vocabulary of {size}.")
-    limit = longest(module)
+    limit = longest(config)
     if limit and tokens.shape[1] > limit:
         raise WrongPrompt(f"the prompt has {tokens.shape[1]} tokens; this model has positions for {limit}.")
 
 
-def longest(module: nn.Module) -> int | None:
+def longest(config: Any) -> int | None:
     """How many positions a model has a learned vector for; None where positions are computed."""
-    config = _text_config(module)
     if config is None or getattr(config, "rope_parameters", None):
         return None
     limit = getattr(config, "max_position_embeddings", None)
@@ -164,7 +179,11 @@ def longest(module: nn.Module) -> int | None:
 
 def _text_config(module: nn.Module):
     config: Any = getattr(module, "config", None)
-    return config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
+    if not hasattr(config, "get_text_config"):
+        return config
+    # Most models are their own text model, and asking takes longer than everything else before a run.
+    parts = config.__dict__.keys() & {"decoder", "generator", "text_config"}
+    return config.get_text_config(decoder=True) if parts or config.is_encoder_decoder else config
 
 
 WAYS = ("left and positions", "left", "right")

@@ -55,11 +55,11 @@ class Slice:
 
 def slice_of(tape: Recording, block: Visit, leaf: int, stream: list[int]) -> Slice:
     """Everything between the stream and a write."""
-    stop = {w for v in stream for w in alias(tape, v) if tape.values[w].numel() == tape.values[v].numel()}
-    stop |= {tape.source(v) for v in stream}
+    origin = {w: v for v in stream for w in alias(tape, v) if tape.values[w].numel() == tape.values[v].numel()}
+    stop = {*origin, *(tape.source(v) for v in stream)}
     calls, values = tape.ancestors(leaf, stop, block.begin)
     met = [v for v in values if v in stop]
-    base = read = max(met, key=lambda v: _made(tape, v), default=-1)
+    base = read = max((origin.get(v, v) for v in met), key=lambda v: _made(tape, v), default=-1)
     normed = [v for v in values if v not in stop and _norm_of_stream(tape, v, stop)]
     if normed:
         read = max(normed, key=lambda v: _made(tape, v))
@@ -130,7 +130,7 @@ def _by_hand(tape: Recording, part: Slice) -> Core | str | None:
     if len(before) == 1 and before[0].name != "einsum" and before[0].visit == softmax.visit:
         q, k = before[0].ins[-2:]
         return replace(core, q=q, k=k, scores_product=before[0])
-    return replace(core, reason="its scores are a sum of several products (relative positions)")
+    return replace(core, reason="its scores are a sum of several products (relative positions)" if len(before) > 1 else "")
 
 
 def alias(tape: Recording, vn: int, through: frozenset[str] = frozenset()) -> set[int]:
@@ -175,8 +175,9 @@ def _looks_like_scores(tape: Recording, call: Call) -> bool:
 
 def is_projection(module: nn.Module) -> bool:
     """A matrix with or without a bias: Linear, GPT-2's Conv1D, and quantised linears."""
-    name = type(module).__name__
-    return isinstance(module, nn.Linear) or name == "Conv1D" or ("Linear" in name and hasattr(module, "weight"))
+    name, weight = type(module).__name__, getattr(module, "weight", None)
+    named = name == "Conv1D" or ("Linear" in name and isinstance(weight, Tensor) and weight.ndim == 2)  # not KimiLinearRMSNorm
+    return isinstance(module, nn.Linear) or named
 
 
 def projections(part: Slice) -> list[Visit]:

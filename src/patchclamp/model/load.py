@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from patchclamp.core.errors import NotAModel, UnsafeWeights, did_you_mean
@@ -42,6 +43,9 @@ def load(
     the list of blocks ("decoder.layers"), and `example` the arguments of one small forward pass; both are found out where
     possible. `remote_code=True` lets a repository's own Python run. Further options go to `from_pretrained`
     (`attn_implementation`, `device_map`, `quantization_config`, ...).
+
+    >>> pc.load("specimen:town")
+    Model(specimen:town)
     """
     if isinstance(source, nn.Module):
         return Model(Body(_evaluating(source), type(source).__name__, lambda: tokenizer, blocks, example))
@@ -57,10 +61,19 @@ def load(
         "use_safetensors": True,
     }
     with _quiet(place):
-        module = _class(config, place).from_pretrained(place, **options)
+        module = _read(_class(config, place), place, options)
     find = _tokenizer(place, revision, remote_code) if tokenizer is None else lambda: tokenizer
     name = Path(place).name if Path(place).is_dir() and not str(source).startswith("specimen:") else str(source)
     return Model(Body(module, name, find, blocks, example))
+
+
+def _read(kind: Any, place: str, options: dict[str, Any]) -> nn.Module:
+    """The module with its weights; a `NotAModel` where they cannot be read or are those of another model."""
+    try:
+        return kind.from_pretrained(place, **options)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise NotAModel(f'the weights of "{place}" could not be read: {reason}') from error
 
 
 def specimens() -> list[str]:
@@ -103,7 +116,10 @@ def _config(place: str, remote_code: bool, revision: str | None):
         if not isinstance(said, dict) or not ("model_type" in said or "architectures" in said):
             raise NotAModel(f"{place}/config.json names no model_type, so it is no transformers model.")
         if "auto_map" in said and not remote_code and not _known(said.get("model_type")):
-            raise NotAModel(f"{place} brings Python code of its own; read it, then load with remote_code=True.")
+            raise NotAModel(
+                f"{place} brings Python code of its own; read it, then load with remote_code=True "
+                "(--remote-code on the command line)."
+            )
     try:
         return AutoConfig.from_pretrained(place, trust_remote_code=remote_code, revision=revision or "main")
     except (OSError, ValueError, KeyError) as error:
@@ -173,7 +189,11 @@ def _tokenizer(place: str, revision: str | None, remote_code: bool) -> Callable[
             if folder.parent.joinpath("tokenizer.json").is_file() and folder.name.startswith("step-"):
                 return AutoTokenizer.from_pretrained(folder.parent)  # checkpoints share their model's tokenizer
             return None
-        return AutoTokenizer.from_pretrained(place, revision=revision or "main", trust_remote_code=remote_code)
+        try:
+            return AutoTokenizer.from_pretrained(place, revision=revision or "main", trust_remote_code=remote_code)
+        except Exception as error:  # tokenizers fail in every way there is
+            reason = str(error).strip().partition("\n")[0]
+            raise NotAModel(f'the tokenizer of "{place}" could not be read: {reason}') from error
 
     return find
 

@@ -35,7 +35,14 @@ Sites = str | Site | Iterable[str | Site]
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """Made by `pc.load`. Two models are equal where they share a module and hold the same edits."""
+    """Made by `pc.load`. Two models are equal where they share a module and hold the same edits.
+
+    >>> model.layers, model.heads, model.width
+    (4, 8, 128)
+    >>> without = model.edit(pc.zero("blocks.1.attn.out"))
+    >>> without.hf is model.hf, without == model
+    (True, False)
+    """
 
     body: Body
     edits: tuple[Edit, ...] = ()
@@ -146,6 +153,9 @@ class Model:
         `keep` names the activations to keep. With `logits=False` the pass stops as soon as they are there. With
         `grad=True` the run can be asked for the gradient of a metric at every place kept. `bos` overrides what the
         tokenizer does about the beginning-of-sequence token; `decoder` is what an encoder-decoder has written so far.
+
+        >>> model.run(clean, keep="blocks.*.out", logits=False)
+        Run(15 tokens, kept 4 places)
         """
         inputs = self.inputs(prompt, bos, decoder)
         forward = self.forward(inputs, keep, grad=grad, stop=not logits)
@@ -160,6 +170,9 @@ class Model:
 
         What comes back is a run over prompt and continuation: `print(run)`, `run.new`, and the activations kept at each
         token. Further arguments go to the Hugging Face model's own `generate`.
+
+        >>> model.generate(clean, 1).new
+        ('Mary',)
         """
         from patchclamp.model.generate import generate
 

@@ -9,29 +9,38 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
+
+from patchclamp.core.axes import Numbers
 
 
 @dataclass(frozen=True, eq=False)
 class Norm:
     """y = weight * (x - mean) / length + bias, the mean only where it centres. Weights in float32."""
 
-    weight: Tensor
-    bias: Tensor
+    weight: Float[Tensor, " d_model"]
+    bias: Float[Tensor, " d_model"]
     centres: bool
 
-    def centred(self, x: Tensor) -> Tensor:
+    def centred(self, x: Numbers) -> Numbers:
         """x without its mean, where the norm takes it away."""
         return x - x.mean(-1, keepdim=True) if self.centres else x
 
-    def scale(self, x: Tensor, y: Tensor) -> Tensor:
+    def scale(self, x: Numbers, y: Numbers) -> Float[Tensor, "*rows 1"]:
         """The number (..., 1) by which this input was divided away, read from what went in and came out."""
         u = self.weight * self.centred(x.float())
         return ((y.float() - self.bias) * u).sum(-1, keepdim=True) / (u * u).sum(-1, keepdim=True).clamp(min=1e-30)
 
-    def pull_back(self, direction: Tensor, scale: Tensor) -> Tensor:
+    def pull_back(self, direction: Float[Tensor, "*#rows d_model"], scale: Float[Tensor, "*rows 1"]) -> Numbers:
         """The direction before the norm that reads the same as `direction` after it, its scale held."""
         return scale * self.centred(self.weight * direction)
+
+
+def normed(module: nn.Module, x: Numbers) -> Numbers:
+    """What a norm module makes of x; of several results (an integer norm returns its scale too), the first."""
+    made = module.forward(x)
+    return made[0] if isinstance(made, tuple) else made
 
 
 def read_norm(module: nn.Module, width: int) -> Norm | None:
@@ -46,7 +55,7 @@ def read_norm(module: nn.Module, width: int) -> Norm | None:
     unit = pattern / pattern.square().mean().sqrt()
     try:
         plus, minus, moved = (
-            module.forward((100 * x).to(dtype)[None, None])[0, 0].float() for x in (pattern, -pattern, pattern + 3)
+            normed(module, (100 * x).to(dtype)[None, None])[0, 0].float() for x in (pattern, -pattern, pattern + 3)
         )
     except Exception:
         return None
@@ -61,5 +70,5 @@ def _explains(norm: Norm, module: nn.Module, width: int, dtype: torch.dtype) -> 
     x = x.to(dtype).float()
     u = norm.centred(x)
     said = norm.weight * u / u.square().mean().sqrt() + norm.bias
-    seen = module.forward(x.to(dtype)[None, None])[0, 0].float()
+    seen = normed(module, x.to(dtype)[None, None])[0, 0].float()
     return bool((said - seen).abs().max() <= (1e-3 if dtype == torch.float32 else 5e-2) * seen.abs().max().clamp(min=1e-6))

@@ -2,17 +2,19 @@
 
 `mid` of a pre-norm block is the result of an addition in the block's own code; a granite block multiplies what it adds. A
 function mode, alive on this thread only while a model runs, counts the calls each scope makes and hands the wanted
-operands and results to the tap. Inside the modules a scope calls it stands aside.
+operands and results to the tap. Inside the modules a scope calls it stands aside, and is not even in force: a function
+mode slows down every call it sees.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, _get_current_function_mode
 
 from patchclamp.model.place import Place
 from patchclamp.model.watch import name_of, tensors_in
@@ -38,6 +40,40 @@ class Operations(TorchFunctionMode):
         super().__init__()
         self.passing = passing
         self.stack: list[Scope | None] = []
+        self.flips: list[bool] = []
+        """For each entry of the stack whether it put the mode in force, or out of it."""
+        self.active = False
+
+    @contextlib.contextmanager
+    def ready(self) -> Iterator[None]:
+        """While open, scopes may be entered; afterwards the mode is out of force, whatever happened."""
+        try:
+            yield
+        finally:
+            while _get_current_function_mode() is self:
+                self.__exit__(None, None, None)
+
+    def enter(self, scope: Scope | None) -> None:
+        """A module is being called: its own function calls are counted in this scope, or, for None, left alone."""
+        wanted = scope is not None
+        self.stack.append(scope)
+        # A mode of the model's own may lie on top; then this one stays in force beneath it, and stands aside.
+        self.flips.append(wanted != self.active and (wanted or _get_current_function_mode() is self))
+        if self.flips[-1]:
+            self._flip()
+
+    def leave(self) -> None:
+        """That module is done."""
+        self.stack.pop()
+        if self.flips.pop():
+            self._flip()
+
+    def _flip(self) -> None:
+        self.active = not self.active
+        if self.active:
+            self.__enter__()
+        else:
+            self.__exit__(None, None, None)
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}

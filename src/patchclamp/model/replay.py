@@ -29,8 +29,12 @@ if TYPE_CHECKING:
 
 TOKENS = 8192
 """How many tokens a wave may hold, all rows together."""
-WORTH = 2e9
-"""Multiply-adds of one pass above which a wave for every first token costs less than one wave of whole sequences."""
+CACHED = 32_768
+"""How many tokens a wave's key-value cache may hold, all rows together."""
+PASS = 40
+"""What a pass costs besides its tokens, in tokens: reading the weights."""
+CALLS = 1e9
+"""What a pass costs besides its tokens, in multiply-adds: some hundred calls of Python."""
 TOLERANCE = 1e-4
 """How far, relative to its largest logit, the unedited cell may come out from the base run."""
 
@@ -91,22 +95,50 @@ class _Wave:
 
 def _waves(base: Base, cells: Sequence[Cell], way: str, done: set[int]) -> Iterator[_Wave]:
     todo = [i for i in range(len(cells)) if i not in done]
-    groups: dict[int, list[int]] = {}
-    for i in todo:
-        groups.setdefault(cells[i].start if way == "suffix" else 0, []).append(i)
-    if way == "suffix" and len(groups) > 1 and not _worth(base):
-        groups = {min(groups): todo}
-    for start in sorted(groups):
-        mine = sorted(groups[start], key=lambda i: (0 if way == "plain" else entry(base, cells[i]), i))
-        room = max(TOKENS // (base.batch * (base.length - start)), 1)
+    depth = {i: 0 if way == "plain" else entry(base, cells[i]) for i in todo}
+    groups = _grouped(base, {i: cells[i].start for i in todo}, depth) if way == "suffix" else {0: todo}
+    for start, group in groups.items():
+        mine = sorted(group, key=lambda i: (depth[i], i))
+        room = max(min(TOKENS // (base.batch * (base.length - start)), CACHED // (base.batch * base.length)), 1)
         for first in range(0, len(mine), room):
             yield _Wave(tuple(mine[first : first + room]), start)
 
 
-def _worth(base: Base) -> bool:
+def _grouped(base: Base, starts: dict[int, int], depth: dict[int, int]) -> dict[int, list[int]]:
+    """The cells of each wave, by the first token it computes: those waves that cost least, all together.
+
+    A wave for every first token computes no token in vain, but each pass costs something besides its tokens; so cells that
+    begin at neighbouring tokens share a wave, which begins at the first of them.
+    """
+    firsts = sorted(set(starts.values()))
+    rows = dict.fromkeys(firsts, 0.0)
+    for i, start in starts.items():
+        rows[start] += base.batch * (1 - depth[i] / len(base.blocks))  # a cell's rows join at its own block
+    fixed = _fixed(base)
+    plans: list[tuple[float, int]] = [(0.0, 0)]  # for every token, from the last: the cost from there on, and the next wave's
+    for n in reversed(range(len(firsts))):
+        best, held = (float("inf"), 0), 0.0
+        for m in range(n, len(firsts)):
+            held += rows[firsts[m]]
+            cost = fixed + held * (base.length - firsts[n])
+            if cost > best[0]:
+                break
+            best = min(best, (cost + plans[len(firsts) - 1 - m][0], m + 1))
+        plans.append(best)
+    groups: dict[int, list[int]] = {}
+    n = 0
+    while n < len(firsts):
+        end = plans[len(firsts) - n][1]
+        groups[firsts[n]] = [i for i, start in starts.items() if firsts[n] <= start <= firsts[end - 1]]
+        n = end
+    return groups
+
+
+def _fixed(base: Base) -> float:
+    """What a pass costs besides its tokens, in tokens."""
     modules = {b.module for b in base.blocks}
     size = sum(p.numel() for m in modules for p in base.model.hf.get_submodule(m).parameters())
-    return size * base.batch * base.length > WORTH
+    return PASS + CALLS / max(size, 1)
 
 
 def _run(base: Base, cells: Sequence[Cell], wave: _Wave, way: str, last: bool, check: bool) -> Answer:

@@ -25,12 +25,14 @@ def read_anatomy(module: nn.Module, tape: Recording, batch: int, stack: str = ""
     main = _main(module, tape, stacks)
     towers = []
     for container, visits in stacks.items():
-        prefix = "" if container == main else _prefix(container, towers)
+        prefix = "" if container == main else _prefix(container, towers, _encodes(module))
         slots = [stream_slots(tape, v, batch) for v in visits]
         numbered = [(f"{prefix}blocks.{i}", v, s_) for i, (v, s_) in enumerate(zip(visits, slots)) if s_ is not None]
         blocks = tuple(read_block(s, path, visit, through) for path, visit, through in numbered)
         if any(b.steps for b in blocks) or any(p.startswith(f"{prefix}blocks.") for p in s.places):
             towers.append(_tower(s, prefix, visits, blocks))
+    if not towers:
+        _unread(s, module, stacks)
     _ends(s, module, towers)
     result = tape.visits[0].outs
     vocab = tape.values[result["logits"]].shape[-1] if "logits" in result else 0
@@ -39,19 +41,37 @@ def read_anatomy(module: nn.Module, tape: Recording, batch: int, stack: str = ""
 
 
 def _stacks(module: nn.Module, tape: Recording, batch: int, only: str) -> dict[str, list[Visit]]:
-    """Visits of the members of module lists that read a stream and return one of the same shape, outermost lists only."""
+    """Visits of the members of module lists that read a stream and return one of the same shape, outermost lists only.
+
+    A list in which a member with a list of its own changes the shape holds stages (Swin); the stacks lie within them.
+    """
     found: dict[str, list[Visit]] = {}
+    stages = {
+        v.path.rpartition(".")[0]
+        for v in tape.visits
+        if any(isinstance(part, nn.ModuleList) for part in v.module.children())
+        and any(_is_stream(tape.values[x], batch) for x in v.ins.values())
+        and stream_slots(tape, v, batch) is None
+    }
     for visit in tape.visits:
         container = visit.path.rpartition(".")[0]
-        if not container or visit.path == DOOR or (only and container != only):
+        if not container or visit.path == DOOR or (only and container != only) or container in stages:
             continue
         if not only and not isinstance(module.get_submodule(container), nn.ModuleList):
             continue
         if any(_within(tape, visit, outer) for visits in found.values() for outer in visits):
             continue
-        if stream_slots(tape, visit, batch) is not None and next(visit.module.parameters(), None) is not None:
+        if stream_slots(tape, visit, batch) is not None and _holds_matrices(visit.module):
             found.setdefault(container, []).append(visit)
     return {c: v for c, v in found.items() if any(len(list(x.module.children())) for x in v)}
+
+
+def _holds_matrices(module: nn.Module) -> bool:
+    """Blocks have weights, and not convolutions only (those that make wav2vec 2.0's positions)."""
+    parts = list(module.modules())
+    convolves = any(isinstance(p, (nn.Conv1d, nn.Conv2d)) for p in parts)
+    shapes = [p.ndim for p in module.parameters()]
+    return bool(shapes) and (2 in shapes or not convolves)
 
 
 def _within(tape: Recording, visit: Visit, outer: Visit) -> bool:
@@ -91,17 +111,39 @@ def _main(module: nn.Module, tape: Recording, stacks: dict[str, list[Visit]]) ->
     return max(stacks, key=lambda c: stacks[c][-1].end)
 
 
-def _prefix(container: str, towers: list[Tower]) -> str:
-    word, taken = _word(container), {t.prefix for t in towers}
+def _unread(s: Survey, module: nn.Module, stacks: dict[str, list[Visit]]) -> None:
+    """Say why no block could be read."""
+    visited = {v.path for v in s.tape.visits}
+    lists = [m for m, part in module.named_modules() if isinstance(part, nn.ModuleList)]
+    passed = [m for m in lists if f"{m}.0" not in visited and any(v.startswith(f"{m}.0.") for v in visited)]
+    homes = {c.rpartition(".")[0] for c in stacks}
+    if not stacks:
+        cure = "" if hasattr(module, "config") else '; name it with pc.load(module, blocks="path.of.the.list")'
+        s.refused["blocks"] = (
+            "the model calls its blocks past PyTorch's hooks, where nobody can listen" if passed
+            else f"it has no list of blocks that read a stream (batch, position, width) and return one{cure}"
+        )  # fmt: skip
+    elif len(stacks) > 1 and len(homes) == 1:  # XLM
+        s.refused = {"blocks": "its blocks are no modules: attention and feed-forward layers lie in lists of their own"}
+
+
+def _prefix(container: str, towers: list[Tower], encodes: bool) -> str:
+    word, taken = _word(container, encodes), {t.prefix for t in towers}
     return next(name for i in range(1, 99) if (name := f"{word}{i if i > 1 else ''}.") not in taken)
 
 
-def _word(container: str) -> str:
-    for word, names in {
+def _encodes(module: nn.Module) -> bool:
+    return bool(getattr(getattr(module, "config", None), "is_encoder_decoder", False))
+
+
+def _word(container: str, encodes: bool) -> str:
+    """What a stack is called: of an encoder-decoder, whatever it reads, `encoder`."""
+    words = {
         "vision": ("vision", "visual", "image", "vit", "dino"), "audio": ("audio", "speech", "wav"),
         "text": ("text", "language"), "encoder": ("encoder",), "decoder": ("decoder",),
-    }.items():  # fmt: skip
-        if any(n in container.lower() for n in names):
+    }  # fmt: skip
+    for word in ("vision", "encoder", *words) if encodes else words:
+        if any(n in container.lower() for n in words[word]):
             return word
     return re.sub(r"\W", "_", container.rsplit(".", 1)[0])
 
@@ -153,6 +195,25 @@ def _final_norm(s: Survey, prefix: str, last_block: Visit, out: int) -> str:
     return ""
 
 
+def _embeddings(s: Survey, embedding: object) -> dict[str, Visit]:
+    """What embeds the tokens, by site: of an encoder-decoder, what the decoder wrote and what the encoder reads."""
+    weight, given = getattr(embedding, "weight", None), s.tape.visits[0].ins
+    made = [
+        v for v in s.tape.visits
+        if v.path != DOOR and (v.module is embedding or isinstance(v.module, nn.Embedding))
+        and v.ins and v.outs and s.tape.values[interior.first_out(v)].ndim == 3
+    ]  # fmt: skip
+    made.sort(key=lambda v: (v.module is not embedding, getattr(v.module, "weight", None) is not weight))
+    decodes = "decoder_input_ids" in given
+    found = {}
+    for path, slot in (("embed.out", "decoder_input_ids" if decodes else "input_ids"), ("encoder.embed.out", "input_ids")):
+        ids = interior.alias(s.tape, given[slot]) if slot in given else set()
+        found[path] = next((v for v in made if interior.first_in(v) in ids), None)
+    if not decodes:
+        found = {"embed.out": found["embed.out"] or next((v for v in made if v.module is embedding), None)}
+    return {path: visit for path, visit in found.items() if visit is not None}
+
+
 def _ends(s: Survey, module: nn.Module, towers: list[Tower]) -> None:
     """`embed.out` and `logits`."""
     embedding = None
@@ -161,18 +222,12 @@ def _ends(s: Survey, module: nn.Module, towers: list[Tower]) -> None:
             embedding = module.get_input_embeddings()  # type: ignore[operator]
         except (NotImplementedError, AttributeError):
             embedding = None
-    visit = next((v for v in s.tape.visits if v.module is embedding and v.path != DOOR), None)
-    if visit is not None and s.tape.values[interior.first_out(visit)].ndim == 3:
-        s.put(
-            "embed.out",
-            "output",
-            visit,
-            interior.first_out(visit),
-            ("batch", "pos", "d_model"),
-            slot=next(iter(visit.outs)),
-        )
-    else:
-        s.refused["embed.out"] = "no single module embeds the tokens"
+    visits = _embeddings(s, embedding)
+    for path, visit in visits.items():
+        s.put(path, "output", visit, interior.first_out(visit), ("batch", "pos", "d_model"), slot=next(iter(visit.outs)))
+    if "embed.out" not in visits:
+        reads = any(not s.tape.values[v].is_floating_point() for v in s.tape.visits[0].ins.values())
+        s.refused["embed.out"] = "no single module embeds the tokens" if reads else "it reads no tokens"
     top = s.tape.visits[0]
     if "logits" in top.outs and s.tape.values[top.outs["logits"]].ndim == 3:
         s.put("logits", "output", top, top.outs["logits"], ("batch", "pos", "vocab"), slot="logits")

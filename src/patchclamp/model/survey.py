@@ -15,6 +15,7 @@ from patchclamp.model.trail import inner_visit
 from patchclamp.model.watch import DOOR, Call, Recording, Visit
 
 PLAIN = Layout()
+WINDOWS = "its rows are windows or frames of the input, not prompts"
 
 
 @dataclass(eq=False)
@@ -25,6 +26,7 @@ class Survey:
     batch: int
     places: dict[str, Place] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
+    live: dict[int, set[int]] = field(default_factory=dict)
 
     def put(self, path: str, kind: str, visit: Visit, vn: int, axes: tuple[str, ...], **more) -> None:
         """Write down a place whose raw tensor is a value of the recording."""
@@ -35,6 +37,9 @@ class Survey:
         elif raw.ndim == 3 and raw.shape[0] != self.batch and raw.shape[1] == self.batch and axes[:2] == ("batch", "pos"):
             layout = Layout((("swap", 0, 1), *layout.steps))  # XLNet keeps tokens first
         value = layout.read(raw, self.batch)
+        if axes[:1] == ("batch",) and value.shape[0] != self.batch:
+            self.refused[path] = WINDOWS
+            return
         sizes = {a: n for a, n in zip(axes, value.shape) if a not in ("batch", "pos", "query", "key")}
         modules = more.pop("modules", (visit.path,))
         order = more.pop("order", visit.begin if kind == "input" else visit.end)
@@ -59,6 +64,13 @@ class Survey:
         self.put(path, "operand", scope, vn, axes, op=self.nth(call), slot=call.ins.index(vn), layout=layout,
                  order=call.time, **more)  # fmt: skip
 
+    def led_to(self, block: Visit) -> set[int]:
+        """The times of the calls that led to what a block returned; others only looked at a shape or a dtype."""
+        if block.number not in self.live:
+            calls = (c for v in block.outs.values() for c in self.tape.ancestors(v, set(), block.begin)[0])
+            self.live[block.number] = {c.time for c in calls}
+        return self.live[block.number]
+
     def nth(self, call: Call) -> tuple[str, int]:
         """A call's name, and how many of that name its module made before it."""
         before = [c for c in self.tape.calls[: call.time] if c.visit == call.visit and c.name == call.name]
@@ -76,7 +88,7 @@ class Survey:
         if slots[0] is not None and len(set(slots)) == 1:
             slot, vn = slots[0]
             self.put(path, "input", readers[0], vn, axes, slot=slot, modules=tuple(r.path for r in readers))
-        elif all(c in part.calls for v in alias for c in self.tape.consumers.get(v, [])):
+        elif all(c in part.calls for v in alias for c in self.tape.consumers.get(v, []) if c.time in self.led_to(block)):
             self.produced(path, block, part.read, axes)
         else:
             self.refused[path] = "what it reads passes through no module of its own"

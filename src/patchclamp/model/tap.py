@@ -45,24 +45,24 @@ def tapped(module: nn.Module, taps: Taps) -> Iterator[None]:
     token = _owner.set(taps)
     with contextlib.ExitStack() as stack:
         stack.callback(_owner.reset, token)
+        found = {path: module.get_submodule(path) for path in {*taps.instead, *taps.before, *taps.after}}
         for path in taps.instead:
-            stack.enter_context(_substituted(module.get_submodule(path)))
+            stack.enter_context(_substituted(found[path]))
         for path, functions in taps.before.items():
-            handle = module.get_submodule(path).register_forward_pre_hook(_pre(taps, functions), with_kwargs=True)
-            stack.callback(handle.remove)
+            stack.callback(found[path].register_forward_pre_hook(_pre(taps, functions), with_kwargs=True).remove)
         for path, functions in taps.after.items():
-            handle = module.get_submodule(path).register_forward_hook(_post(taps, functions), with_kwargs=True)
-            stack.callback(handle.remove)
+            stack.callback(found[path].register_forward_hook(_post(taps, functions), with_kwargs=True).remove)
         for path in taps.instead:
-            _replacing.setdefault(id(taps), {})[id(module.get_submodule(path))] = taps.instead[path]
+            _replacing.setdefault(id(taps), {})[id(found[path])] = taps.instead[path]
             stack.callback(_replacing.pop, id(taps), None)
         yield
 
 
 def _pre(owner: Taps, functions: list[Before]) -> Callable:
-    def hook(module, args, kwargs):
+    def hook(module, args, *more):
         if _owner.get() is not owner:
-            return None
+            return None  # of another thread, which may see the hook half registered: `more` is not looked at before
+        (kwargs,) = more
         for function in functions:
             args, kwargs = function(args, kwargs)
         return args, kwargs
@@ -71,9 +71,10 @@ def _pre(owner: Taps, functions: list[Before]) -> Callable:
 
 
 def _post(owner: Taps, functions: list[After]) -> Callable:
-    def hook(module, args, kwargs, output):
+    def hook(module, args, *more):
         if _owner.get() is not owner:
             return None
+        kwargs, output = more
         for function in functions:
             output = function(args, kwargs, output)
         return output

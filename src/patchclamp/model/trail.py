@@ -20,16 +20,16 @@ FUNCTIONAL_NORMS = {"layer_norm", "rms_norm"}
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """One step of the stream: a write added to it, a norm standing in it, or a factor applied to it."""
+    """One step of the stream: a write added to it, a norm standing in it, a factor applied to it or a constant added."""
 
     kind: str
-    """`write`, `norm` or `scale`"""
+    """`write`, `norm`, `scale` or `shift`"""
     base: int
     """The stream before the step (a value number)."""
     result: int
     """The stream after it."""
     branch: int = -1
-    """What was added, for a write."""
+    """What was added, for a write or a shift."""
 
 
 def trail(tape: Recording, block: Visit, start: int, end: int) -> list[Step] | None:
@@ -55,7 +55,8 @@ def _walk(tape: Recording, goal: int, at: int, begin: int, depth: int) -> list[S
             steps = _walk(tape, goal, base, begin, depth + 1)
             others = [v for v in call.ins if v != base] or [base]
             if steps is not None and len(call.ins) == 2:
-                return [*steps, Step("write", base, at, others[0])]
+                kind = "shift" if constant(tape, others[0], begin) else "write"
+                return [*steps, Step(kind, base, at, others[0])]
         return None
     if call.name in SCALE:
         base = _scaled(tape, call, shape, begin)
@@ -128,7 +129,7 @@ def mixes(tape: Recording, leaf: int, stream: list[int]) -> bool | None:
             continue
         y = y.reshape(x.shape)
         (gradient,) = torch.autograd.grad(y[0, -1].float().sum(), x, retain_graph=True, allow_unused=True)
-        if gradient is not None and bool(gradient[0, -1].abs().max() > 0):
+        if gradient is not None and gradient.shape[1] > 1 and bool(gradient[0, -1].abs().max() > 0):
             return bool(gradient[0, :-1].abs().max() > 0)
     return None
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from patchclamp.model.inputs import Inputs, logits_of
@@ -19,8 +20,10 @@ LOGITS = 1 << 26
 
 
 @torch.no_grad()
-def unembed(model: Model, inputs: Inputs, streams: Tensor) -> Iterator[Tensor]:
-    """The logits that the model's own end makes of streams (n, batch, pos, d_model), some n at a time: (m, batch, pos, vocab).
+def unembed(
+    model: Model, inputs: Inputs, streams: Float[Tensor, "streams batch place d_model"]
+) -> Iterator[Float[Tensor, "some batch pos vocab"]]:
+    """The logits that the model's own end makes of streams, some of them at a time.
 
     Every block is replaced by handing on, the last one by the streams, so whatever stands between the last block and the
     logits (norms, scalings, soft-caps, a head with layers of its own) is the model's.

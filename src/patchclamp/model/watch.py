@@ -199,7 +199,7 @@ class _Recorder(TorchFunctionMode):
         self.leave(result)
         self.paused = True
         try:
-            visit.facts = trial(eager, module, query, key, value, attention_mask, result[0], kwargs)
+            visit.facts = trial(kernel, eager, module, query, key, value, attention_mask, result[0], kwargs)
         finally:
             self.paused = False
         return result

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from patchclamp.core.edit import Edit, Here
@@ -151,7 +152,7 @@ class Weights(Mapping[str, Tensor]):
         matrix = value if _transposed(self.module.get_submodule(entry.module)) else value.T
         return self._matrix(entry, matrix)
 
-    def _matrix(self, entry: Entry, matrix: Tensor) -> Tensor:
+    def _matrix(self, entry: Entry, matrix: Float[Tensor, "into out"]) -> Tensor:
         """(in, out) to the canonical shape."""
         features = entry.matrix.features
         if entry.letter in "QKV":
@@ -205,7 +206,7 @@ def _transposed(module: nn.Module) -> bool:
     return type(module).__name__ == "Conv1D"
 
 
-def _taken(matrix: Tensor, features: Tensor) -> Tensor:
+def _taken(matrix: Float[Tensor, "into out"], features: Int[Tensor, "*shape"]) -> Float[Tensor, "into *shape"]:
     """Some columns in the shape of their indices; a view where they follow one another."""
     flat = features.flatten()
     first, n = int(flat[0]), flat.numel()

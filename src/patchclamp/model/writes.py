@@ -15,7 +15,7 @@ from patchclamp.model.anatomy import Matrix, Write
 from patchclamp.model.interior import Core, Slice
 from patchclamp.model.matrices import as_slice, feed_forward, heads_of
 from patchclamp.model.place import Layout, Place
-from patchclamp.model.survey import Survey
+from patchclamp.model.survey import WINDOWS, Survey
 from patchclamp.model.trail import SCALE
 from patchclamp.model.watch import Call, Recording, Visit
 
@@ -30,17 +30,22 @@ class Part:
     core: Core | str | None
     step: int
 
+    @property
+    def kind(self) -> str:
+        """The name without its number: `mlp` of `mlp2`."""
+        return self.name.rstrip("0123456789")
+
 
 def read_write(s: Survey, path: str, visit: Visit, part: Part, writes_at: list[int]) -> Write:
     """A write that attention, a feed-forward layer or something else made to the stream: its sites, and what it is made of."""
     here = f"{path}.{part.name}"
     s.produced(f"{here}.out", visit, part.leaf, ("batch", "pos", "d_model"))
-    if part.name in ("attn", "cross"):
+    if part.kind in ("attn", "cross"):
         return _attention(s, path, visit, part, writes_at)
     readers = _readers(s, part)
     if readers:
         s.read(f"{here}.in", visit, part.slice, readers, writes_at)
-    if part.name == "mlp":
+    if part.kind == "mlp":
         return _feed_forward(s, path, part)
     return Write(part.name)
 
@@ -122,8 +127,8 @@ def _core_places(s: Survey, here: str, core: Core) -> int:
             s.put(f"{here}.{name}", "door", core.visit, vn, axes, slot=name, layout=Layout((("swap", 1, 2),)),
                   order=core.begin, whole=name != "q")  # fmt: skip
         for name in ("scores", "pattern"):
-            if core.reason:
-                s.refused[f"{here}.{name}"] = core.reason
+            if core.reason or q.shape[0] != batch:
+                s.refused[f"{here}.{name}"] = core.reason or WINDOWS
             else:
                 s.places[f"{here}.{name}"] = Place(
                     f"{here}.{name}", "eager", (core.visit.path,), core.visit.ordinal, slot=name,
@@ -173,8 +178,9 @@ def _hand_places(s: Survey, here: str, core: Core, batch: int) -> int:
     for name, vn in (("q", core.q), ("k", core.k), ("v", core.v)):
         call = calls[name]
         raw = s.tape.values[vn] if vn >= 0 else None
-        if call is None or raw is None or raw.ndim not in (3, 4) or s.tape.visits[call.visit] is not scope:
-            s.refused[f"{here}.{name}"] = core.reason or "its product is not one call on whole heads"
+        whole = raw is not None and raw.ndim in (3, 4) and raw.shape[0] % batch == 0
+        if call is None or raw is None or not whole or s.tape.visits[call.visit] is not scope:
+            s.refused[f"{here}.{name}"] = core.reason or "no one product over whole heads reads it"
             continue
         stacked = (("stack", raw.shape[0] // batch),) if raw.ndim == 3 else ()
         layout = Layout((*turned[name], *stacked, ("swap", 1, 2)))
@@ -184,13 +190,13 @@ def _hand_places(s: Survey, here: str, core: Core, batch: int) -> int:
 
 
 def _feed_forward(s: Survey, path: str, part: Part) -> Write:
-    here = f"{path}.mlp"
+    here = f"{path}.{part.name}"
     _mixture(s, path, part.slice)
     found = feed_forward(s.tape, part.slice)
     if isinstance(found, str):
         for name in ("pre", "gate", "act"):
             s.refused[f"{here}.{name}"] = found
-        return Write("mlp")
+        return Write(part.name)
     axes = ("batch", "pos", "neuron")
     act = interior.first_in(found.out)
     s.put(f"{here}.act", "input", found.out, act, axes, slot=next(iter(found.out.ins)))
@@ -206,7 +212,7 @@ def _feed_forward(s: Survey, path: str, part: Part) -> Write:
     way = interior.way_out(s.tape, part.slice)
     assert way is not None
     norm = _norm_before(s, part.slice)
-    return Write("mlp", matrices=matrices, norm=norm, norms=way.norms, factors=way.factors, linear=True)
+    return Write(part.name, matrices=matrices, norm=norm, norms=way.norms, factors=way.factors, linear=True)
 
 
 def _part_layout(features: Tensor | None) -> Layout:
