@@ -113,7 +113,7 @@ def test_edits_say_what_they_are():
         (patch("blocks.1.out", torch.ones(2, 9, 4)), "another length"),
         (Edit("blocks.1.out", lambda v: v[:, :1]), r"returned \[2, 1, 4\]; the place holds \[2, 3, 4\]"),
         (Edit("blocks.1.out", lambda v: None), "returned NoneType; return the new value"),
-        (mean("blocks.1.attn.pattern", Run(torch.zeros(1, 2), {}, {"blocks.1.attn.pattern": Kept(torch.ones(1, 1, 2, 2), ("batch", "head", "query", "key"), {})})), "no mean over tokens"),
+        (mean("blocks.1.attn.pattern", Run(torch.zeros(1, 2, dtype=torch.long), {}, {"blocks.1.attn.pattern": Kept(torch.ones(1, 1, 2, 2), ("batch", "head", "query", "key"), {})})), "no mean over tokens"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_an_error_with_the_place_in_it(edit, says):

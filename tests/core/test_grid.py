@@ -1,11 +1,14 @@
 """Grids: named axes, labels, pictures."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 
-from patchclamp.core.errors import WrongAxis
-from patchclamp.core.grid import Grid
+from patchclamp.core.errors import UnknownSite, Unserved, WrongAxis
+from patchclamp.core.grid import Grid, by_stars
+from patchclamp.core.site import Site
 from patchclamp.picture import Bars, Heatmap, Page, Table
 
 GRID = Grid(
@@ -56,7 +59,7 @@ def test_axes_and_labels_must_fit():
 def test_fraction_is_the_share_of_the_gap():
     share = GRID.fraction()
     assert share.values[0, 0] == 0.25 and share.unit == "fraction of the gap"
-    with pytest.raises(ValueError, match="baselines"):
+    with pytest.raises(Unserved, match="baselines"):
         Grid(torch.zeros(1), ("layer",)).fraction()
 
 
@@ -89,6 +92,25 @@ def test_shows_itself(capsys):
 def test_json_is_plain():
     said = GRID.json()
     assert said["axes"] == ["layer", "pos"] and said["values"][0][1] == -5.0 and said["labels"]["pos"] == ["a", "b", "c"]
+
+
+def test_json_has_no_word_for_what_is_no_number():
+    grid = Grid(
+        torch.tensor([[1.0, float("nan")]]), ("layer", "pos"), text=[["a", "b"]], details={"KL": torch.tensor([[0.5, 1.0]])}
+    )
+    said = json.loads(json.dumps(grid.json(), allow_nan=False))
+    assert said["values"] == [[1.0, None]] and said["text"] == [["a", "b"]] and said["details"] == {"KL": [[0.5, 1.0]]}
+
+
+def test_paths_are_laid_out_along_the_stars_of_their_pattern():
+    paths = ["blocks.0.attn.out", "blocks.0.mlp.out", "blocks.1.mlp.out"]  # the second block has no attention
+    made, axes, labels = by_stars(Site.parse("blocks.*.*.out[pos=*]"), paths, torch.arange(6.0).view(1, 3, 2))
+    assert axes == ("layer", "component", "pos") and labels == {"layer": ["0", "1"], "component": ["attn", "mlp"]}
+    assert made[0, 0].tolist() == [[0, 1], [2, 3]] and made[0, 1, 1].tolist() == [4, 5] and bool(made[0, 1, 0].isnan().all())
+    alone, axes, labels = by_stars(Site.parse("blocks.1.out"), ["blocks.1.out"], torch.ones(2, 1))
+    assert alone.shape == (2,) and axes == () and labels == {}
+    with pytest.raises(UnknownSite, match="two stars over the same axis"):
+        by_stars(Site.parse("*.*.out"), ["a.b.out"], torch.ones(1, 1))
 
 
 def test_map_drops_what_no_longer_holds():

@@ -62,6 +62,7 @@ def test_an_unknown_site_names_the_nearest(text, says):
 @pytest.mark.parametrize(
     ("text", "error", "says"),
     [
+        ("blocks.-:2.out", UnknownSite, "neither a name, a number, a range a:b nor *"),
         ("blocks..3", UnknownSite, "neither a name, a number, a range a:b nor *"),
         ("", UnknownSite, "is not a site"),
         ("blocks.3.out[pos]", UnknownSite, '"pos" is not axis=number'),

@@ -1,103 +1,61 @@
-"""The laws of the house, on every family that builds from a small random config. No network, no weights.
+"""The laws of the house, on every family that the support page lists as built. No network, no weights.
 
 Each test is an equation. A family is every class of the installed transformers that the zoo can build; what a family
-cannot serve is refused (tests/test_support.py writes down which and why), never served wrong.
+cannot serve is refused (docs/support.md says which and why), never served wrong.
 """
 
 from __future__ import annotations
 
 import copy
 import threading
-from functools import lru_cache
 
 import pytest
 import torch
+import transformers
 
 import patchclamp as pc
+import support
 import zoo
-from patchclamp.model.example import example
+from patchclamp.model.inputs import takes
 from patchclamp.model.model import Model
 
-FAMILIES = [(kind, "causal") for kind in zoo.kinds("causal")]
-FAMILIES += [
-    (k, "masked")
-    for k in (
-        "bert",
-        "roberta",
-        "distilbert",
-        "albert",
-        "electra",
-        "modernbert",
-        "deberta",
-        "deberta-v2",
-        "esm",
-        "mpnet",
-    )
-]
-FAMILIES += [
-    (k, "seq2seq")
-    for k in ("t5", "bart", "mbart", "pegasus", "marian", "blenderbot", "m2m_100", "mt5", "umt5", "t5gemma", "longt5")
-]
-FAMILIES += [
-    (k, "base")
-    for k in (
-        "clip",
-        "siglip",
-        "clip_vision_model",
-        "siglip_vision_model",
-        "clip_text_model",
-        "vit",
-        "dinov2",
-        "dinov2_with_registers",
-        "dinov3_vit",
-        "wav2vec2",
-        "hubert",
-        "bert",
-        "t5",
-        "gpt2",
-    )
-]
-FAMILIES += [("whisper", "speech"), ("vit", "image"), ("dinov2", "image"), ("beit", "image"), ("deit", "image")]
-RANDOM = {"reformer"}
-"""Models whose own forward differs from pass to pass (random hashing), so that there is nothing to be equal to."""
+BARE = [("gpt2", "base"), ("bert", "base"), ("t5", "base"), ("vit", "image"), ("dinov2", "image"), ("beit", "image")]
+"""A few families without their head, and a few that name what is in a picture; the others would say the same again."""
+RANDOM = {"reformer", "vit_mae"}
+"""Models whose own forward differs from pass to pass (random hashing, random masks), so that there is nothing to be equal to."""
+FAMILIES = [f for f in (*support.FAMILIES, *BARE) if f[0] not in RANDOM]
+ANSWERS_AT_THE_FIRST_TOKEN = {"metaclip_2"}
+"""Where a text has no end mark, its first token is read, which sees only itself: what it asks for makes no difference."""
 
 
-@pytest.fixture(params=FAMILIES, ids=lambda f: f"{f[0]}-{f[1]}")
+@pytest.fixture(params=FAMILIES, ids=lambda f: f"{f[0]}-{f[1]}", scope="module")
 def family(request):
     """(model, arguments): a small random model and an input it reads."""
     kind, task = request.param
-    if kind in RANDOM:
-        pytest.skip(f"{kind} is random from pass to pass")
-    found = _family(kind, task)
-    if isinstance(found, str):
-        pytest.skip(found)
-    return found
-
-
-@lru_cache(maxsize=2)
-def _family(kind: str, task: str):
     try:
-        with zoo.quiet():
-            hf = zoo.build(kind, task)
-            inputs = {k: v for k, v in example(hf).items() if isinstance(v, torch.Tensor)}
-            bare(hf, inputs)
+        return support.load(kind, task)
     except Exception as error:
-        return f"{kind} does not build or run from a small config: {type(error).__name__}"
-    return pc.load(hf), inputs
+        if transformers.__version__ == support.written_for():
+            raise
+        pytest.skip(f"{kind} does not build under transformers {transformers.__version__}: {type(error).__name__}")
 
 
 def bare(hf, inputs):
     """What the Hugging Face model itself returns."""
-    more = {"use_cache": False} if "use_cache" in type(hf).forward.__code__.co_varnames else {}
     with torch.no_grad(), zoo.quiet():
-        return first(hf(**inputs, **more))
+        return first(hf(**inputs, **uncached(hf)))
+
+
+def uncached(hf):
+    """A cache lays keys out differently in memory, which rounds differently."""
+    return {"use_cache": False} if takes(hf, "use_cache") else {}
 
 
 def first(output):
     """The output that counts: logits where there are any."""
     if isinstance(output, torch.Tensor):
         return output
-    names = ("logits", "last_hidden_state", "logits_per_image", "pooler_output")
+    names = ("logits", "logits_per_image", "logits_per_video", "last_hidden_state", "pooler_output")
     return next(output[n] for n in names if n in output)
 
 
@@ -108,6 +66,13 @@ def through(model: Model, inputs, keep=(), **options):
     with torch.no_grad(), zoo.quiet():
         output = forward.run(lambda: model.call(prepared))
     return first(output), model.result(prepared, forward, None)
+
+
+def served(family) -> Model:
+    """The model, where there is a place to edit at all."""
+    if not family[0].sites:
+        pytest.skip("nothing in it is served")
+    return family[0]
 
 
 def outside(model: Model) -> list[str]:
@@ -130,16 +95,22 @@ def test_a_pattern_is_the_models_own(family):
     output, run = through(model, inputs, patterns)
     reference = _eager(model, inputs)
     tensors = [t for t in _tensors(reference) if t.ndim == 4]
-    if tensors:  # towers of composite models do not report theirs
-        theirs = [p for p in patterns if ".cross." not in p and not p.startswith(("vision.", "text."))]
-        for path in theirs:
-            same = [t for t in tensors if t.shape == run[path].shape]
-            masked = path.startswith("blocks") and model.hf.config.model_type in REPORTS_ITS_PATTERN_MASKED
-            assert not same or masked or any(torch.equal(run[path], t) for t in same), path
-    assert torch.equal(output, first(reference))  # every layer's pattern was asked for, so the pass is the eager one
+    equal = nearly if model.hf.config.model_type in ATTENDS_ELSEWHERE_TOO else torch.equal
+    theirs = [p for p in patterns if p.startswith(("blocks.", "encoder.")) and ".cross." not in p]  # other stacks report none
+    for path in theirs if model.hf.config.model_type not in REPORTS_OTHERS else ():
+        same = [t for t in tensors if t.shape == run[path].shape]
+        assert not same or any(equal(run[path], t) for t in same), path
+    assert equal(output, first(reference))  # every layer's pattern was asked for, so the pass is the eager one
 
 
-REPORTS_ITS_PATTERN_MASKED = {"cpmant"}
+def nearly(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return torch.allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+ATTENDS_ELSEWHERE_TOO = {"blt", "seamless_m4t", "seamless_m4t_v2", "swin"}
+"""Some of their attention has no pattern that is served, and keeps its fast kernel: the rest is equal up to rounding."""
+REPORTS_OTHERS = {"blt", "cpmant", "prophetnet", "swin", "swinv2"}
+"""What they report is not every block's pattern: another stack's, one a stage, masked, or the scores."""
 
 
 def _eager(model, inputs):
@@ -147,7 +118,10 @@ def _eager(model, inputs):
     hf = copy.deepcopy(model.hf)
     hf.set_attn_implementation("eager")
     with torch.no_grad(), zoo.quiet():
-        return hf(**inputs, output_attentions=True)
+        try:
+            return hf(**inputs, **uncached(hf), output_attentions=True)
+        except IndexError:  # llama 4's picture tower cannot report its attention
+            return hf(**inputs, **uncached(hf))
 
 
 def _tensors(output):
@@ -218,6 +192,10 @@ def test_every_place_is_causal(family):
     for site in outside(model)[:: max(len(model.sites) // 8, 1)]:
         if site.endswith((".chosen", "logits")) or site.startswith("norm") or ".scores" in site:
             continue
+        if site.endswith((".q", ".k")) and model.hf.config.model_type in ANSWERS_AT_THE_FIRST_TOKEN:
+            continue
+        if site.startswith("model_patcher."):
+            continue  # BLT's patcher only decides where patches end
         output, _ = through(
             model.edit(pc.Edit(site, lambda v: v + torch.randn_like(v) if v.is_floating_point() else v)), inputs
         )
@@ -225,7 +203,7 @@ def test_every_place_is_causal(family):
 
 
 def test_edits_compose(family):
-    model, _ = family
+    model = served(family)
     a, b = (pc.zero(s) for s in (list(model.sites)[0], list(model.sites)[-1]))
     assert model.edit(a).edit(b) == model.edit(a, b)
     assert model.edit(a) != model.edit(b) and model.edit() == model
@@ -255,14 +233,14 @@ def test_direct_contributions_add_up(family):
         with zoo.quiet():
             parts = pc.decompose(model, inputs, metric)
     except pc.PatchclampError as refused:
-        pytest.skip(str(refused))
+        pytest.skip(str(refused).replace(model.name, "it"))
     total = metric(first(_logits(model, inputs)))
     assert torch.allclose(parts.each.sum(1), total, atol=1e-4 * max(1.0, float(total.abs().max())))
 
 
 def _logits(model, inputs):
     with torch.no_grad(), zoo.quiet():
-        return model.hf(**inputs)
+        return model.hf(**inputs, **uncached(model.hf))
 
 
 def test_the_last_layer_of_the_lens_is_the_output(family):
@@ -275,7 +253,7 @@ def test_the_last_layer_of_the_lens_is_the_output(family):
 
 
 def test_two_threads_do_not_meet(family):
-    model, inputs = family
+    model, inputs = served(family), family[1]
     sites = outside(model)
     one, two = model.edit(pc.zero(sites[len(sites) // 3])), model.edit(pc.zero(sites[len(sites) // 2]))
     models = {"bare": model, "one": one, "two": two}

@@ -34,11 +34,16 @@ def test_a_gated_layer_has_its_gate_and_heads_are_grouped(llama):
         ("mamba", "causal", "blocks.0.attn.pattern", "this block has none; it has mixer"),
         ("mixtral", "causal", "blocks.0.mlp.act", "a mixture of experts"),
         ("gemma3n_text", "causal", "blocks.0.out", "4 residual streams; see blocks.0.streams"),
-        ("longcat_flash", "causal", "blocks.0.attn.out", "it writes 5 times"),
+        ("wav2vec2-conformer", "ctc", "blocks.0.mid", "nothing is added before its feed-forward layer"),
         ("diffllama", "causal", "blocks.0.attn.pattern", "passes the interface more than once"),
         ("falcon", "causal", "blocks.0.attn.pattern", 'attn_implementation="eager"'),
         ("bert", "masked", "norm.out", "no norm reads what the last block returns"),
         ("cpmant", "causal", "blocks.0.out", "positions would not be tokens"),
+        ("led", "seq2seq", "encoder.blocks.0.out", "positions would not be tokens"),
+        ("xlm", "causal", "blocks.*.attn.out", "attention and feed-forward layers lie in lists of their own"),
+        ("squeezebert", "masked", "blocks.0.out", "calls its blocks past PyTorch's hooks"),
+        ("vitdet", "tower", "blocks.*.out", "no list of blocks that read a stream"),
+        ("swin", "tower", "encoder.blocks.0.attn.pattern", "rows are windows"),
     ],
 )
 def test_what_cannot_be_served_says_why(kind, task, site, reason):
@@ -57,6 +62,40 @@ def test_hybrids_serve_each_layer_what_it_has():
     assert model.places("blocks.*.mlp.out") == ("blocks.0.mlp.out", "blocks.1.mlp.out")
 
 
+def test_a_second_of_its_kind_is_numbered():
+    with zoo.quiet():
+        conformer, longcat = pc.load(zoo.build("wav2vec2-conformer", "ctc")), pc.load(zoo.build("longcat_flash"))
+    assert [w.name for w in conformer.anatomy.main.blocks[0].writes] == ["mlp", "attn", "mixer", "mlp2"]
+    assert [w.name for w in longcat.anatomy.main.blocks[0].writes] == ["attn", "mlp", "attn2", "mlp2", "mlp3"]
+    assert longcat.places("blocks.*.attn2.pattern") == ("blocks.0.attn2.pattern", "blocks.1.attn2.pattern")
+    act, out = longcat.run([5, 6, 7], keep=["blocks.1.mlp2.act", "blocks.1.mlp2.out"]).kept.values()
+    assert torch.allclose(act.value @ longcat.weights["blocks.1.mlp2.W_out"], out.value, atol=1e-5)
+
+
+def test_a_constant_added_to_the_stream_is_no_write():
+    with zoo.quiet():
+        zaya = pc.load(zoo.build("zaya"))
+        assert [s.kind for s in zaya.anatomy.main.blocks[0].steps] == ["shift", "scale", "write"] * 2
+        parts = pc.decompose(zaya, [5, 6, 7], pc.logit(8))
+    assert "norm biases and shifts" in parts.labels["component"]
+    assert float(parts.values.sum()) == pytest.approx(parts.baseline["metric"], abs=1e-4)
+
+
+def test_stages_are_stacks_of_their_own():
+    with zoo.quiet():
+        swin = pc.load(zoo.build("swin", "tower"))
+    assert [(t.prefix, t.width, len(t.blocks)) for t in swin.anatomy.towers] == [("encoder.", 32, 2), ("encoder2.", 64, 2)]
+
+
+def test_both_halves_embed_their_own_tokens():
+    with zoo.quiet():
+        t5, joined = pc.load(zoo.build("t5", "seq2seq")), pc.load(zoo.build("encoder-decoder", "seq2seq"))
+    for model in (t5, joined):
+        run = model.run([5, 6, 7], keep=["embed.out", "encoder.embed.out"], decoder=torch.tensor([[8, 9]]))
+        assert run["embed.out"].shape[:2] == run.tokens.shape == (1, 2)
+        assert torch.equal(run["encoder.embed.out"], model.hf.get_input_embeddings()(torch.tensor([[5, 6, 7]])))
+
+
 def test_towers_are_prefixed():
     with zoo.quiet():
         clip, t5 = pc.load(zoo.build("clip", "base")), pc.load(zoo.build("t5", "seq2seq"))
@@ -64,6 +103,9 @@ def test_towers_are_prefixed():
     assert [t.prefix for t in t5.anatomy.towers] == ["encoder.", ""]
     assert t5.places("blocks.*.cross.pattern") and t5.places("encoder.blocks.*.attn.pattern")
     assert t5.anatomy.main.causal and not t5.anatomy.towers[0].causal
+    with zoo.quiet():
+        spoken = pc.load(zoo.build("seamless_m4t", "speech"))
+    assert [t.prefix for t in spoken.anatomy.towers] == ["encoder.", ""]  # an encoder, whatever it reads
 
 
 def test_shared_layers_are_blocks_of_their_own():
@@ -132,7 +174,7 @@ def test_a_module_of_somebody_elses_is_read_all_the_same():
 
 
 def test_the_list_of_blocks_can_be_named():
-    with pytest.raises(UnknownSite, match="no site"):
+    with pytest.raises(Unserved, match=r"no list of blocks .* name it with pc.load\(module, blocks="):
         pc.load(Foreign(nn.Sequential)).places("blocks.0.out")
     model = pc.load(Foreign(nn.Sequential), blocks="layers")
     assert model.layers == 3 and "blocks.2.attn.pattern" in model.sites

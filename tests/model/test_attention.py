@@ -6,8 +6,11 @@ import pytest
 import torch
 from torch import nn
 
+import patchclamp as pc
+import zoo
 from patchclamp.core.errors import Unserved
 from patchclamp.model.attention import additive, doorway
+from patchclamp.model.example import example
 
 
 def kernel_of(model):
@@ -59,3 +62,10 @@ def test_booleans_become_zeros_and_the_smallest_number():
 def test_a_flash_mask_holds_no_mask_per_query():
     with pytest.raises(Unserved, match='attn_implementation="sdpa"'):
         additive(torch.ones(1, 5), Causal(), QUERY, KEY, None)
+
+
+def test_a_model_that_is_eager_already_keeps_its_own_masks():
+    with zoo.quiet():
+        model = pc.load(zoo.build("align", "pair"))  # no mask at all: every token of its text is seen
+        run = model.run(example(model.hf), keep="blocks.0.attn.pattern")
+    assert bool((run["blocks.0.attn.pattern"] > 0).all())

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import patchclamp as pc
 import zoo
 from patchclamp.core.errors import WrongPrompt, WrongToken
 
@@ -69,8 +70,6 @@ def test_a_processors_mask_is_understood(gpt2):
 
 
 def test_edits_count_tokens_in_padded_batches(gpt2):
-    import patchclamp as pc
-
     edited = gpt2.edit(pc.clamp("blocks.0.out[pos=1]", 3.0))
     both = edited.run([[7, 8], [3, 4, 5, 6]])
     assert torch.allclose(both.logits[0, -1], edited.run([7, 8]).logits[0, -1], atol=1e-4)
@@ -78,8 +77,6 @@ def test_edits_count_tokens_in_padded_batches(gpt2):
 
 
 def test_an_encoder_decoder_reads_two_streams():
-    import patchclamp as pc
-
     model = pc.load(zoo.build("t5", "seq2seq"))
     with pytest.raises(WrongPrompt, match="names no start token; say what its decoder reads"):
         model.run([5, 6, 7])
@@ -97,8 +94,6 @@ def test_an_encoder_decoder_reads_two_streams():
 
 
 def test_a_masked_model_answers_at_the_mask():
-    import patchclamp as pc
-
     hf = zoo.build("bert", "masked")
 
     class Tokenizer:
@@ -106,3 +101,13 @@ def test_a_masked_model_answers_at_the_mask():
 
     run = pc.load(hf, Tokenizer()).run(torch.tensor([[5, 4, 6], [4, 7, 8]]))
     assert run.answers == (1, 0) and run.last == [1, 0]
+
+
+def test_the_tokens_that_an_axis_counts(gpt2):
+    batch = gpt2.inputs([[5, 6, 7], [8, 9]])
+    assert batch.ids() == [5, 6, 7] and batch.ids("blocks.0.attn.pattern", "key", row=1) == [8, 9]
+    model = pc.load(zoo.build("t5", "seq2seq"))
+    two = model.inputs(torch.tensor([[5, 6, 7]]), None, torch.tensor([[1, 2]]))
+    assert two.ids() == [1, 2] and two.ids("encoder.blocks.1.out") == [5, 6, 7]
+    assert two.ids("blocks.0.cross.pattern", "key") == [5, 6, 7] and two.ids("blocks.0.cross.pattern", "query") == [1, 2]
+    assert model.inputs({"inputs_embeds": torch.zeros(1, 3, 64)}).ids() == []

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import zoo
-from patchclamp.model.norms import read_norm
+from patchclamp.model.norms import normed, read_norm
 
 
 @pytest.mark.parametrize("width", [8, 9, 64])
@@ -44,6 +44,16 @@ def test_the_scale_held_reproduces_the_output():
     direction = torch.randn(16)
     back = norm.pull_back(direction, scale)
     assert torch.allclose((back * x).sum(-1) + direction @ norm.bias, y @ direction, atol=1e-4)
+
+
+def test_a_norm_that_returns_its_scale_too():
+    class Integer(nn.LayerNorm):
+        def forward(self, x):
+            return super().forward(x), None
+
+    module, x = Integer(8), torch.randn(2, 8)
+    assert torch.equal(normed(module, x), nn.LayerNorm(8)(x))
+    assert torch.allclose(read_norm(module, 8).weight, torch.ones(8), atol=1e-4)
 
 
 def test_what_is_no_norm():

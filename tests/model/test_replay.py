@@ -55,7 +55,7 @@ def test_replay_is_exact(kind, monkeypatch):
             except pc.PatchclampError:
                 continue
             for worth in (0, 1e18):  # a wave for every first token, or one wave of whole sequences
-                monkeypatch.setattr(replay, "WORTH", worth)
+                monkeypatch.setattr(replay, "_fixed", lambda base, worth=worth: worth)
                 grid = pc.effects(model, CLEAN, CORRUPT, pattern, METRIC)
             expected = naive(model, CLEAN, CORRUPT, pattern, grid.values.shape)
             assert torch.allclose(grid.each, expected, atol=1e-5), (pattern, float((grid.each - expected).abs().max()))

@@ -44,6 +44,18 @@ def test_another_thread_is_not_touched():
     assert torch.equal(seen[0], before)
 
 
+def test_another_thread_may_see_a_hook_half_registered():
+    module, seen = stack(), []
+    taps = taps_adding(1.0)
+    taps.add_before("0", lambda args, kwargs: (args, kwargs))
+    with tapped(module, taps):
+        hooks = [*module[0]._forward_hooks.values(), *module[0]._forward_pre_hooks.values()]
+        thread = threading.Thread(target=lambda: seen.extend(hook(module[0], ()) for hook in hooks))
+        thread.start()
+        thread.join()
+    assert seen == [None, None]
+
+
 def test_functions_run_in_order_and_first_goes_first():
     module, order = stack(), []
     taps = Taps()
