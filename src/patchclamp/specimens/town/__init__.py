@@ -10,7 +10,6 @@
     tokenizer.py  one word, one token
     recipe.py     trains the model
     measure.py    measures it
-    patching.py   asks how it does the best known task
 
 All above the tokenizer is plain Python, without torch or transformers. The trained model lies in the same folder, which
 can be given to `AutoModelForCausalLM.from_pretrained`; so can its earlier states, `step-XXXX`.

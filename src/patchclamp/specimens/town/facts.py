@@ -1,8 +1,8 @@
 """What is known of the residents, said in many ways, some of which are only ever used for testing.
 
 A fact is (resident, relation, value), as in the studies of factual recall and of editing (Meng et al. 2022; Geva et al.
-2023). Every relation has seven templates that training uses with all residents, and two that no training document uses;
-these are built from words and turns that occur elsewhere, so they can be understood but not have been memorised.
+2023). Every relation has seven or eight templates that training uses with all residents, and two that no training document
+uses; these are built from words and turns that occur elsewhere, so they can be understood but not have been memorised.
 """
 
 from __future__ import annotations
@@ -64,6 +64,7 @@ RELATIONS = (
             "Letters for {X} go to {value} Street.",
             "After work, {X} walks home to {value} Street.",
             "For many years, the house of {X} has stood in {value} Street.",
+            "For many years, {X} has lived in {value} Street.",
         ),
         (
             "After work, you will find {X} at home in {value} Street.",

@@ -92,7 +92,7 @@ OTHERWISE = (
     "{S} told a story about the {place}",
     "{S} saw a {pet}",
     "they saw a {pet}",
-    "{S} gave a {thing} to the {job}",
+    "{S} gave the {job} a {thing}",
     "{C} gave a {thing} to {A}",
     "{C} gave a {thing} to {B}",
     "{C} gave the {thing} to both of them",

@@ -49,11 +49,11 @@ PARROT = content()
 
 
 def document(world: World, rng: Random) -> str:
-    if rng.random() < 0.45:
+    if rng.random() < 0.35:
         speech = " ".join(rng.sample(PARROT, rng.randint(3, 16)))
         return rng.choice(SAYINGS).format(words=speech)
-    people = _people(world, rng, rng.choice((1, 2, 2, 3, 3)))
-    mentions = people + rng.choices(people, k=rng.randint(1, 4))
+    people = _people(world, rng, rng.choice((1, 2, 2, 3, 3, 4)))
+    mentions = people + rng.choices(people, k=rng.randint(2, 7))
     sentences = [_sentence(rng, ARRIVALS if i < len(people) else SIGHTINGS) for i in range(len(mentions))]
     return " ".join(sentence.format(N=name) for sentence, name in zip(sentences, mentions))
 

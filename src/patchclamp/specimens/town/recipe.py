@@ -1,6 +1,6 @@
 """How the town's model came to be: half an hour on two cores, from the generator and a seed to the shipped files.
 
-    python -m patchclamp.specimens.town.recipe --out FOLDER [--seed 0] [--steps 9000] [--keep 1000 2000]
+    python -m patchclamp.specimens.town.recipe --out FOLDER [--seed 0] [--steps 6000] [--keep 600 2400]
 
 The corpus is written while training: the batch of a step is a function of seed and step alone, so a run that was
 interrupted goes on from its checkpoint as if nothing had happened, and no document is ever seen twice.
@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING
 
 import torch
 from rich.console import Console
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from patchclamp.specimens.town.corpus import SHARES, documents
@@ -32,14 +34,14 @@ if TYPE_CHECKING:
 
     from patchclamp.specimens.town.world import World
 
-CHECKPOINT = "checkpoint.pt"
+CHECKPOINT = "checkpoint.safetensors"
 
 
 @dataclass(frozen=True)
 class Recipe:
     seed: int = 0
     """Of the world, the initial weights and the corpus."""
-    steps: int = 9000
+    steps: int = 6000
     rows: int = 24
     """Rows in a batch."""
     length: int = 128
@@ -146,8 +148,9 @@ def _groups(model: LlamaForCausalLM, recipe: Recipe) -> list[dict]:
 
 def _checkpoint(out: Path, recipe: Recipe, model: LlamaForCausalLM, optimizer: Optimizer, step: int) -> None:
     """Written under another name first: a run killed while writing still has the checkpoint before."""
-    state = {"recipe": asdict(recipe), "step": step, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
-    torch.save(state, out / (CHECKPOINT + ".new"))
+    moments = {f"{name}/{i}": value for i, own in optimizer.state_dict()["state"].items() for name, value in own.items()}
+    about = {"recipe": json.dumps(asdict(recipe)), "step": str(step)}
+    save_file({**model.state_dict(), **moments}, out / (CHECKPOINT + ".new"), metadata=about)
     (out / (CHECKPOINT + ".new")).replace(out / CHECKPOINT)
 
 
@@ -156,20 +159,29 @@ def _resume(out: Path, recipe: Recipe, model: LlamaForCausalLM, optimizer: Optim
     path = out / CHECKPOINT
     if not path.exists():
         return 0
-    state = torch.load(path)
-    if state["recipe"] != asdict(recipe):
-        raise ValueError(f"{path} is of another recipe, {state['recipe']}; remove it or choose another folder")
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    return state["step"]
+    with safe_open(path, "pt") as file:
+        about = file.metadata()
+    if json.loads(about["recipe"]) != asdict(recipe):
+        raise ValueError(f"{path} is of another recipe, {about['recipe']}; remove it or choose another folder")
+    state = load_file(path)
+    model.load_state_dict({name: state.pop(name) for name in model.state_dict()})
+    moments: dict[int, dict[str, Tensor]] = {}
+    for key, value in state.items():
+        name, _, i = key.rpartition("/")
+        moments.setdefault(int(i), {})[name] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
+    return int(about["step"])
 
 
 def _save(model: LlamaForCausalLM, folder: Path) -> None:
-    """A bf16 copy in the layout of `from_pretrained`."""
+    """In the layout of `from_pretrained`: stored as bf16, opened as float32, so that sums come out exact."""
     copy = LlamaForCausalLM(model.config).bfloat16()
     copy.load_state_dict(model.state_dict())
     copy.generation_config = GenerationConfig.from_model_config(model.config)
     copy.save_pretrained(folder)
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**config, "dtype": "float32"}, indent=2) + "\n", encoding="utf-8")
 
 
 def _card(model: LlamaForCausalLM, recipe: Recipe, keep: tuple[int, ...], out: Path) -> None:
@@ -179,7 +191,7 @@ def _card(model: LlamaForCausalLM, recipe: Recipe, keep: tuple[int, ...], out: P
         "package itself, for studying how transformers do what they do.",
         "architecture": "LlamaForCausalLM",
         "parameters": sum(weight.numel() for weight in model.parameters()),
-        "dtype": "bfloat16 (trained in float32)",
+        "dtype": "stored as bfloat16, opened and trained as float32",
         "vocabulary": model.config.vocab_size,
         "recipe": asdict(recipe),
         "shares of the corpus": SHARES,
@@ -198,8 +210,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=Recipe.seed)
     parser.add_argument("--steps", type=int, default=Recipe.steps)
     parser.add_argument("--keep", type=int, nargs="*", default=(), help="steps after which the model is saved as well")
+    parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
-    torch.set_num_threads(2)
+    torch.set_num_threads(options.threads)
     train(Recipe(seed=options.seed, steps=options.steps), options.out, tuple(options.keep))
 
 

@@ -1,8 +1,7 @@
-"""Where the answer to `When Mary and John went to the store, John gave a drink to` comes from, told by patching.
+"""Patching by hand, with nothing but PyTorch hooks, to hold the toolkit's own sweeps against.
 
-The residual stream of the clean prompt is put into a run of the corrupt one, where Mary gives: one layer and one
-position at a time, with nothing but PyTorch hooks. A cell is the share of the lost logit difference that comes back: 1
-at the second mention of the giver in early layers (only this token differs), 1 at the last token in late ones.
+The residual stream of the clean prompt is put into a run of the corrupt one, one layer and one position at a time. A cell
+is the share of the lost logit difference that comes back.
 """
 
 from __future__ import annotations
