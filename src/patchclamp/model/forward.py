@@ -278,7 +278,8 @@ class Forward:
 
     def _kept(self, task: Task, value: Tensor, here: Here) -> Tensor:
         if self.grad and value.is_floating_point():
-            value = value if value.requires_grad else value.detach().requires_grad_()
+            # A view of its own: where others read the same tensor (a parallel block), their gradients are not this place's.
+            value = value.view_as(value) if value.requires_grad else value.detach().requires_grad_()
         for site in task.keeps:
             whole = self.grad or all(v == Span() for _, v in site.index)
             chosen = None if whole else select(site, here.axes, value, here.windows, self.late)

@@ -196,7 +196,7 @@ def _feed_forward(s: Survey, path: str, part: Part) -> Write:
     if isinstance(found, str):
         for name in ("pre", "gate", "act"):
             s.refused[f"{here}.{name}"] = found
-        return Write(part.name)
+        return Write(part.name, norm=_norm_before(s, part.slice))
     axes = ("batch", "pos", "neuron")
     act = interior.first_in(found.out)
     s.put(f"{here}.act", "input", found.out, act, axes, slot=next(iter(found.out.ins)))
