@@ -108,7 +108,7 @@ def test_a_metric_without_gradient_says_so(gpt2):
 
 def test_an_estimator_of_ones_own(gpt2):
     def zero(c):
-        return torch.zeros(1, len(c.paths)), c.read(c.model.run(c.corrupt).logits)
+        return torch.zeros(1, len(c.spread.paths)), c.read(c.model.run(c.corrupt).logits)
 
     assert torch.equal(pc.effects(gpt2, CLEAN, CORRUPT, "blocks.*.out", METRIC, estimate=zero).values, torch.zeros(2))
 

@@ -11,6 +11,7 @@ from jaxtyping import TypeCheckError
 
 import patchclamp as pc
 import zoo
+from patchclamp.cause.spread import Spread
 from patchclamp.core.axes import MEANING, POSITIONS
 from patchclamp.core.metric import Metric
 from patchclamp.model.norms import Norm
@@ -43,9 +44,7 @@ def test_shapes_that_do_not_go_together_are_caught(gpt2):
 
 def test_an_estimate_that_forgets_the_prompts_is_caught(gpt2):
     with pytest.raises(TypeCheckError):
-        from patchclamp.cause.effects import _shaped
-
-        _shaped(None, None, torch.zeros(3))
+        Spread.shaped(None, torch.zeros(3))
 
 
 def test_who_uses_the_package_has_no_checks():

@@ -113,7 +113,7 @@ def test_a_users_mistake_is_not_swallowed(gpt2):
     def wrong(value):
         raise KeyError("the user's own mistake")
 
-    cells = [Cell("blocks.0.out", pc.Edit("blocks.0.out", wrong), 0)]
+    cells = [Cell((("blocks.0.out", pc.Edit("blocks.0.out", wrong)),), 0)]
     with pytest.raises(KeyError, match="own mistake"):
         list(replay.sweep(gpt2, gpt2.inputs(CORRUPT), cells, True))
 

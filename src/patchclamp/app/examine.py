@@ -15,13 +15,14 @@ from typing import Any
 import torch
 
 from patchclamp.app import readings
-from patchclamp.cause.effects import comparable, effects
+from patchclamp.cause.effects import effects
 from patchclamp.core.errors import PatchclampError, Unserved, WrongPrompt, WrongToken
 from patchclamp.core.grid import Grid
 from patchclamp.core.metric import Metric, logit, logit_diff
 from patchclamp.core.run import Run
 from patchclamp.lenses.direct import decompose, direct
 from patchclamp.lenses.logit import lens
+from patchclamp.model.comparable import comparable
 from patchclamp.model.inputs import Prompt
 from patchclamp.model.model import Model
 from patchclamp.picture import Attention, Page, Pattern, Section, Tokens

@@ -14,8 +14,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from patchclamp.cause.spread import Spread
 from patchclamp.core.axes import Cells, Logits, PerPrompt
-from patchclamp.core.errors import ShapeMismatch, WrongAxis
+from patchclamp.core.errors import Unserved, WrongAxis
+from patchclamp.core.metric import read
 from patchclamp.core.run import Run
 from patchclamp.core.site import Site, Span
 from patchclamp.core.window import select
@@ -28,45 +30,45 @@ class Comparison:
     """What an estimator is given: the model, the clean run (which kept the sites), and the corrupt prompt."""
 
     model: Model
+    """What is swept: the model, with what is severed held as it is in the corrupt run."""
     clean: Run
     corrupt: Inputs
-    site: Site
-    paths: tuple[str, ...]
+    spread: Spread
     metric: Callable[[Logits], PerPrompt]
     since: int
     """The first token in which the two prompts differ."""
+    window: int = 1
+    """How many neighbouring layers are patched together."""
 
     def read(self, logits: Logits) -> PerPrompt:
         """The metric of each prompt, for keeping."""
-        found = self.metric(logits)
-        batch = self.corrupt.batch
-        if not isinstance(found, Tensor) or found.shape != (batch,):
-            shape = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
-            raise ShapeMismatch(f"a metric gives one number per prompt, a tensor [{batch}]; this one gave {shape}.")
-        return found.detach().float().cpu()
+        return read(self.metric, logits, self.corrupt.batch)
 
 
-Estimator = Callable[[Comparison], tuple[Cells, PerPrompt]]
-"""Gives the effect of every cell (batch, path, *starred axes of the index), and the corrupt run's metric."""
+Answers = Float[Tensor, "batch cell"]
+Estimator = Callable[[Comparison], tuple[Answers, PerPrompt]]
+"""Gives the effect of every cell, in the order of `spread.sites`, and the corrupt run's metric."""
 
 
-def gradient(c: Comparison) -> tuple[Cells, PerPrompt]:
+def gradient(c: Comparison) -> tuple[Answers, PerPrompt]:
     """Attribution patching: (clean - corrupt) times the metric's gradient in the corrupt run, summed over each cell.
 
     >>> metric = pc.logit_diff(" Mary", " John")
     >>> pc.effects(model, clean, corrupt, "blocks.*.attn.z[head=*]", metric, estimate=pc.gradient).note
     'Estimated from gradients, to first order.'
     """
-    run = c.model.run(c.corrupt, c.paths, grad=True)
+    if c.window > 1:
+        raise Unserved("a gradient is of single places; windows of layers are patched exactly.")
+    run = c.model.run(c.corrupt, c.spread.paths, grad=True)
     base = c.read(run.logits)
     slope = run.gradient(c.metric)
     cells = []
-    for path in c.paths:
+    for path in c.spread.paths:
         corrupt, axes, _ = run.stored(Site.parse(path))
         clean, _, windows = c.clean.stored(Site.parse(path))
         product = slope.kept[path].value * (clean - corrupt.detach())
-        cells.append(pooled(c.site, axes, product, dict(windows)))
-    return torch.stack(cells, dim=1), base
+        cells.append(pooled(c.spread.site, axes, product, dict(windows)))
+    return torch.stack(cells, dim=1).flatten(1), base
 
 
 def pooled(site: Site, axes: tuple[str, ...], product: Float[Tensor, "batch *place"], windows: dict) -> Cells:

@@ -223,6 +223,10 @@ def _patch(value: Part, here: Here, source: Run | Tensor) -> Part:
     stored, axes, windows = source.stored(here.site.bare())
     if here.rows is not None and stored.shape[0] > 1:
         stored = stored[list(here.rows)]
+    elif 1 < stored.shape[0] < value.shape[0] and value.shape[0] % stored.shape[0] == 0 and axes[:1] == ("batch",):
+        stored = stored.repeat(
+            value.shape[0] // stored.shape[0], *[1] * (stored.ndim - 1)
+        )  # a sweep: all prompts, cell by cell
     covered = dict(windows)
     for dim, axis in enumerate(axes):
         own = here.windows.get(axis)

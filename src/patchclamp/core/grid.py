@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from patchclamp.core import uncertain
 from patchclamp.core.axes import Cells
 from patchclamp.core.errors import UnknownSite, Unserved, WrongAxis, WrongPrompt, did_you_mean
 from patchclamp.core.site import Site
@@ -91,7 +92,32 @@ class Grid:
         if abs(gap) < 1e-6:
             raise WrongPrompt("the clean and the corrupt run have the same metric, so there is no gap to be a fraction of.")
         each = None if self.each is None else self.each / gap
-        return replace(self, values=self.values / gap, each=each, unit="fraction of the gap")
+        details = {k: v / gap for k, v in self.details.items()}
+        if gap < 0 and {"low", "high"} <= set(details):
+            details |= {"low": details["high"], "high": details["low"]}
+        return replace(self, values=self.values / gap, each=each, details=details, unit="fraction of the gap")
+
+    def interval(self, level: float = 0.95, seed: int = 0) -> Grid:
+        """Where the mean over all prompts lies, at this level of confidence: Grid(bound, ...), by bootstrap over prompts."""
+        found = uncertain.interval(self._each(), level, seed=seed)
+        labels = {**self.labels, "bound": ["low", "high"]}
+        return replace(self, values=found, axes=("bound", *self.axes), labels=labels, text=None, details={}, each=None,
+                       title=f"{self.title}, {level:.0%} interval")  # fmt: skip
+
+    def p_values(self, corrected: bool = True, seed: int = 0) -> Grid:
+        """How likely chance alone takes an average this far from zero: sign-flip permutations of whole prompts.
+
+        `corrected` for the number of cells: below 0.05, no more than one analysis in twenty has any cell by chance.
+        """
+        found = uncertain.p_values(self._each(), seed=seed, corrected=corrected)
+        how = "corrected for all cells" if corrected else "uncorrected"
+        return replace(self, values=found, text=None, details={}, each=None, unit="probability", scale="sequential",
+                       title=f"{self.title}, p-values", note=f"Sign-flip permutations of prompts, {how}.")  # fmt: skip
+
+    def _each(self) -> Tensor:
+        if self.each is None:
+            raise Unserved("this grid holds no values prompt by prompt, so nothing can be said about chance.")
+        return self.each
 
     def map(self, f: Callable[[Tensor], Tensor]) -> Grid:
         """The grid with a function of its values, cell by cell."""

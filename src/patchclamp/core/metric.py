@@ -14,7 +14,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from patchclamp.core.axes import Answers, Logits, PerPrompt
-from patchclamp.core.errors import WrongToken
+from patchclamp.core.errors import ShapeMismatch, WrongToken
 from patchclamp.core.run import Run
 
 Word = str | int
@@ -64,6 +64,28 @@ class Metric:
         if rows % len(ids):
             raise WrongToken(f"{self.name} has {len(ids)} tokens for {rows} prompts; give one, or one a prompt.")
         return torch.tensor(ids * (rows // len(ids)), device=logits.device)
+
+
+def read(metric: Callable[[Logits], PerPrompt], logits: Logits, batch: int) -> PerPrompt:
+    """A metric of each prompt, for keeping: no gradient, float32, on the CPU.
+
+    >>> read(lambda logits: logits[:, -1, 0], torch.zeros(2, 3, 4), 2)
+    tensor([0., 0.])
+    """
+    found = metric(logits)
+    if not isinstance(found, Tensor) or found.shape != (batch,):
+        shape = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise ShapeMismatch(f"a metric gives one number per prompt, a tensor [{batch}]; this one gave {shape}.")
+    return found.detach().float().cpu()
+
+
+def called(metric: Callable[[Logits], PerPrompt]) -> tuple[str, str]:
+    """What people call a metric, and its unit.
+
+    >>> called(logit_diff(1, 2))
+    ('logit difference', 'logits')
+    """
+    return getattr(metric, "name", getattr(metric, "__name__", "metric")), getattr(metric, "unit", "")
 
 
 def logit_diff(answer: Words, wrong: Words) -> Metric:

@@ -60,6 +60,13 @@ class Inputs:
         return tuple(int(r) for r in (self.tokens == mask).int().argmax(1))
 
 
+def tiled(inputs: Inputs, n: int) -> Inputs:
+    """The same prompts n times over, one whole batch after the other."""
+    arguments = {k: v.repeat(n, *[1] * (v.ndim - 1)) if isinstance(v, Tensor) else v for k, v in inputs.arguments.items()}
+    windows = {k: Window(w.length, w.start, w.first and w.first * n, w.end and w.end * n) for k, w in inputs.windows.items()}
+    return Inputs(arguments, inputs.tokens.repeat(n, 1), windows)
+
+
 def prepare(module: nn.Module, tokenizer: Callable[[], Tokenizer], pads: Callable[[], str], prompt: Prompt,
             bos: bool | None = None, decoder: Prompt = None) -> Inputs:  # fmt: skip
     """Read a prompt for a model. `decoder` is what an encoder-decoder has written so far (its start token if not given)."""

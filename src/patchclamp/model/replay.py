@@ -20,8 +20,7 @@ from torch import Tensor
 
 from patchclamp.core.edit import Edit
 from patchclamp.core.site import Site
-from patchclamp.core.window import Window
-from patchclamp.model.inputs import Inputs, logits_of, takes
+from patchclamp.model.inputs import Inputs, logits_of, takes, tiled
 from patchclamp.model.ride import Base, Cell, Ride, entry, on_rows
 
 if TYPE_CHECKING:
@@ -71,7 +70,8 @@ def sweep(model: Model, inputs: Inputs, cells: Sequence[Cell], last: bool) -> It
 def _ways(model: Model, inputs: Inputs, cells: Sequence[Cell]) -> list[str]:
     """The ways worth trying for this model and these cells, the most saving first."""
     main = model.anatomy.main
-    grown = all(c.path.startswith("blocks.") and Site.parse(c.path).layer is not None for c in cells) and not main.prefix
+    paths = {path for c in cells for path, _ in c.edits}
+    grown = all(path.startswith("blocks.") and Site.parse(path).layer is not None for path in paths) and not main.prefix
     bare = all(
         not model.anatomy.places[f"{b.path}.in"].layout.steps for b in main.blocks if f"{b.path}.in" in model.anatomy.places
     )
@@ -161,15 +161,14 @@ def _run(base: Base, cells: Sequence[Cell], wave: _Wave, way: str, last: bool, c
 def _plain(base: Base, cells: Sequence[Cell], wave: _Wave, last: bool) -> Answer:
     """All cells as rows of one ordinary pass."""
     model, inputs, n = base.model, base.inputs, len(wave.cells)
-    arguments = {k: v.repeat(n, *[1] * (v.ndim - 1)) if isinstance(v, Tensor) else v for k, v in inputs.arguments.items()}
-    windows = {k: Window(w.length, w.start, w.first and w.first * n, w.end and w.end * n) for k, w in inputs.windows.items()}
-    tiled = Inputs(arguments, inputs.tokens.repeat(n, 1), windows)
-    forward = model.forward(tiled)
+    rows = tiled(inputs, n)
+    forward = model.forward(rows)
     by_path: dict[str, list[tuple[int, Edit]]] = {}
     for i, cell in enumerate(wave.cells):
-        by_path.setdefault(cells[cell].path, []).append((i, cells[cell].edit))
+        for path, edit in cells[cell].edits:
+            by_path.setdefault(path, []).append((i, edit))
     for path, mine in by_path.items():
         forward.edit(path, on_rows(path, mine, inputs.batch))
-    output = forward.run(lambda: model.call(tiled))
+    output = forward.run(lambda: model.call(rows))
     logits = logits_of(output).unflatten(0, (n, -1))
     return Answer(wave.cells, logits[:, :, -1:] if last else logits)

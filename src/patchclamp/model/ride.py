@@ -29,10 +29,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """One entry of a sweep: an edit at a concrete site, and the first token it can change."""
+    """One entry of a sweep: edits at concrete sites, and the first token they can change."""
 
-    path: str
-    edit: Edit
+    edits: tuple[tuple[str, Edit], ...]
     start: int = 0
 
 
@@ -101,16 +100,21 @@ def _noting(shapes: list[Any]):
 
 
 def entry(base: Base, cell: Cell) -> int:
-    """The block before which a cell's rows join: its own, or the next one where all it changes is the block's output."""
-    site = Site.parse(cell.path)
+    """The block before which a cell's rows join: the first that it changes anything in."""
+    return min(_entry(base, path) for path, _ in cell.edits)
+
+
+def _entry(base: Base, path: str) -> int:
+    """The block of a place, or the next one where the place is the block's output."""
+    site = Site.parse(path)
     assert site.layer is not None
     return site.layer + 1 if site.parts[2:] == ("out",) and base.joined[site.layer] else site.layer
 
 
-def _direct(base: Base, cell: Cell) -> bool:
-    """Whether a cell changes the stored stream itself, so that nothing inside its block need be run."""
-    site = Site.parse(cell.path)
-    return site.parts[2:] == ("in",) or (site.parts[2:] == ("out",) and entry(base, cell) != site.layer)
+def _direct(base: Base, path: str, joins: int) -> bool:
+    """Whether a place is the stream that a cell's rows begin with, so that nothing inside a block need be run to change it."""
+    site = Site.parse(path)
+    return _entry(base, path) == joins and (site.parts[2:] == ("in",) or (site.parts[2:] == ("out",) and joins != site.layer))
 
 
 class Ride:
@@ -152,8 +156,9 @@ class Ride:
         """Cells that change something inside a block do so on their own rows."""
         by_path: dict[str, list[tuple[int, Edit]]] = {}
         for n, cell in enumerate(self.cells):
-            if cell is not None and not _direct(self.base, cell):
-                by_path.setdefault(cell.path, []).append((n, cell.edit))
+            for path, edit in () if cell is None else cell.edits:
+                if not _direct(self.base, path, self.entries[n]):
+                    by_path.setdefault(path, []).append((n, edit))
         for path, mine in by_path.items():
             forward.edit(path, on_rows(path, mine, self.base.batch))
 
@@ -173,7 +178,7 @@ class Ride:
             stream = argument(args, kwargs, where)
             grown = self._grown(i, stream)
             self.forward.batch = grown.shape[0]
-            args, kwargs = _tile_arguments((args, kwargs), where, base.batch, grown.shape[0], self._heads(i))
+            args, kwargs = tile_arguments((args, kwargs), where, base.batch, grown.shape[0], self._heads(i))
             if isinstance(where, int):
                 return (*args[:where], grown, *args[where + 1 :]), kwargs
             return args, {**kwargs, where: grown}
@@ -199,28 +204,35 @@ class Ride:
             return stream
         base = self.base
         stored = base.streams[i][:, self.start :]
-        new = [self._changed(cell, stored) for _, cell in joining]
+        new = [self._changed(cell, stored, i) for _, cell in joining]
         return torch.cat([stream, *new] if i > self.first else new)
 
-    def _changed(self, cell: Cell | None, stored: Tensor) -> Tensor:
-        if cell is None or not _direct(self.base, cell):
-            return stored
-        site = Site.parse(cell.path)
-        here = Here(site, ("batch", "pos", "d_model"), {"pos": self.windows[""]}, late=True)
-        return cell.edit.apply(stored, here)
+    def _changed(self, cell: Cell | None, stored: Tensor, joins: int) -> Tensor:
+        for path, edit in () if cell is None else cell.edits:
+            if _direct(self.base, path, joins):
+                here = Here(Site.parse(path), ("batch", "pos", "d_model"), {"pos": self.windows[""]}, late=True)
+                stored = edit.apply(stored, here)
+        return stored
 
     def _heads(self, i: int) -> int:
         return next((w.heads for w in self.base.blocks[i].writes if w.name == "attn"), 1)
 
     def _handing_on(self, module: str):
         def forward(*args: Any, **kwargs: Any) -> Any:
-            i = self._block(module)
-            place = self.base.model.anatomy.places[f"{self.base.blocks[i].path}.in"]
-            stream = argument(args, kwargs, place.slot)
-            slot = self.base.model.anatomy.places[f"{self.base.blocks[i].path}.out"].slot
-            return put(self.base.shapes[i], slot, stream)
+            return handing_on(self.base, self._block(module))(*args, **kwargs)
 
         return forward
+
+
+def handing_on(base: Base, i: int, stream: Tensor | None = None):
+    """A forward for block i that hands on the stream it is given, or another one, and computes nothing."""
+    places, path = base.model.anatomy.places, base.blocks[i].path
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        given = argument(args, kwargs, places[f"{path}.in"].slot) if stream is None else stream
+        return put(base.shapes[i], places[f"{path}.out"].slot, given)
+
+    return forward
 
 
 def on_rows(path: str, mine: list[tuple[int, Edit]], batch: int) -> Edit:
@@ -230,7 +242,7 @@ def on_rows(path: str, mine: list[tuple[int, Edit]], batch: int) -> Edit:
         made = value.clone()
         for n, edit in mine:
             rows = slice(n * batch, (n + 1) * batch)
-            made[rows] = edit.apply(value[rows], Here(here.site, here.axes, here.windows, late=True))
+            made[rows] = edit.apply(made[rows], Here(here.site, here.axes, here.windows, late=True))
         return made
 
     return Edit(Site.parse(path), change, kind="rows")
@@ -267,7 +279,7 @@ def _tiled(value: Tensor, rows: int) -> Tensor:
     return value if times == 1 else value.repeat(times, *[1] * (value.ndim - 1))
 
 
-def _tile_arguments(tree: Any, stream: Any, batch: int, rows: int, heads: int) -> Any:
+def tile_arguments(tree: Any, stream: Any, batch: int, rows: int, heads: int) -> Any:
     """What else a block is given for each prompt (masks, angles, biases) is given for each row."""
 
     def tile(value: Any) -> Any:

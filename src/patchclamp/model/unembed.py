@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchclamp.model.inputs import Inputs, logits_of
-from patchclamp.model.ride import Base, argument, put
+from patchclamp.model.ride import Base, handing_on
 
 if TYPE_CHECKING:
     from patchclamp.model.model import Model
@@ -46,9 +46,6 @@ def unembed(
 def _ending(base: Base, calls: Iterator[int], streams: Tensor):
     def forward(*args: Any, **kwargs: Any) -> Any:
         i = next(calls)
-        place = base.model.anatomy.places[f"{base.blocks[i].path}.in"]
-        stream = argument(args, kwargs, place.slot)
-        slot = base.model.anatomy.places[f"{base.blocks[i].path}.out"].slot
-        return put(base.shapes[i], slot, streams if i + 1 == len(base.blocks) else stream)
+        return handing_on(base, i, streams if i + 1 == len(base.blocks) else None)(*args, **kwargs)
 
     return forward

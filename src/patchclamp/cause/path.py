@@ -1,0 +1,144 @@
+"""Path patching: what one place tells another, and nothing else.
+
+A sender carries what it carries in the clean run, everything between it and the receivers stays as it is in the corrupt run,
+and the receivers are recomputed; then a corrupt run is made in which the receivers have those values, and the metric is read
+(Wang et al. 2022; Goldowsky-Dill et al. 2023). `through` names what may pass the change on in between: nothing for the direct
+path through the stream alone; feed-forward layers in the paper on indirect objects; attention.
+
+Senders are rows of one batch in the first half, and cells of the same replay as activation patching in the second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from patchclamp.cause.estimate import Comparison
+from patchclamp.cause.spread import Spread
+from patchclamp.core.axes import Logits, PerPrompt
+from patchclamp.core.edit import Edit, Here, patch
+from patchclamp.core.errors import Unserved
+from patchclamp.core.grid import Grid
+from patchclamp.core.metric import Metric, called
+from patchclamp.core.progress import progress
+from patchclamp.core.run import Run
+from patchclamp.core.site import Site
+from patchclamp.core.window import select
+from patchclamp.model.comparable import comparable
+from patchclamp.model.inputs import Prompt, tiled
+from patchclamp.model.model import Model, Sites
+from patchclamp.model.replay import sweep
+from patchclamp.model.ride import Cell, on_rows
+
+TOKENS = 8192
+"""How many tokens the senders of one pass may have together."""
+
+
+def paths(model: Model, clean: Prompt, corrupt: Prompt, senders: str | Site, receivers: Sites,
+          metric: Metric | Callable[[Logits], PerPrompt], *, through: Sequence[str] = ()) -> Grid:  # fmt: skip
+    """The effect of each sender on the metric along the paths that lead straight to the receivers.
+
+    Every star of `senders` is an axis of the answer; all `receivers` (`blocks.3.attn.q[head=7]`, or the patterns of several)
+    are patched together. `through` may hold "mlp" and "attn": those layers between sender and receiver are then recomputed,
+    and the paths through them belong to the answer. Values are as in `pc.effects`.
+
+    >>> from patchclamp.cause.path import paths
+    >>> metric = pc.logit_diff(" Mary", " John")
+    >>> paths(model, clean, corrupt, "blocks.*.attn.z[head=*]", "blocks.3.attn.q[head=*]", metric).axes
+    ('layer', 'head')
+    """
+    if set(through) - {"mlp", "attn"}:
+        raise ValueError(f'through may hold "mlp" and "attn"; got {", ".join(map(repr, through))}.')
+    site, ends = Site.parse(senders), _receivers(model, receivers)
+    ours, theirs = model.inputs(clean), model.inputs(corrupt)
+    since = comparable(ours, theirs)
+    run = model.run(ours, model.places(site))
+    if run.output is None:
+        raise Unserved(f"{model.name} returns no logits, so nothing can be asked of its answer; load it with its head.")
+    bound = model.metric(metric, run)
+    spread = Spread(run, ours, site, model.places(site))
+    c = Comparison(model, run, theirs, spread, bound, since)
+    base = model.run(theirs, _frozen(model, through))
+    value, found = c.read(base.logits), torch.zeros(len(spread.sites), theirs.batch)
+    start = since if model.anatomy.main.causal else 0
+    last = isinstance(bound, Metric) and bound.columns is None
+    for first, told in progress(_told(c, base, ends), label="paths"):
+        cells = [Cell(tuple((str(e.path), _holding(e, told[e.path][n])) for e in ends), start) for n in range(_count(told))]
+        for answer in sweep(model, theirs, cells, last):
+            for n, logits in zip(answer.cells, answer.logits):
+                found[first + n] = c.read(logits) - value
+    each, axes, labels = spread.shaped(found.T)
+    name, unit = called(metric)
+    where = ", ".join(map(str, ends[:3])) + (f" and {len(ends) - 3} more" if len(ends) > 3 else "")
+    return Grid(each.mean(0), axes, labels, unit=unit, each=each,
+                title=f"Change of the {name} along paths from {site} to {where}",
+                baseline={"clean": float(c.read(run.logits).mean()), "corrupt": float(value.mean())},
+                note=f"Paths through {' and '.join(through)} count." if through else "Direct paths only.")  # fmt: skip
+
+
+def _receivers(model: Model, receivers: Sites) -> list[Site]:
+    """Every concrete place that receives, whole or with its index."""
+    given = [receivers] if isinstance(receivers, (str, Site)) else list(receivers)
+    found = []
+    for one in map(Site.parse, given):
+        found += [Site(Site.parse(p).parts, one.index) for p in model.places(one)]
+    return found
+
+
+def _frozen(model: Model, through: Sequence[str]) -> list[str]:
+    """The places that stay as they are: what every attention and feed-forward layer brings, unless it may pass things on."""
+    places = model.anatomy.places
+    found = []
+    for block in model.anatomy.main.blocks:
+        for name, site in (("attn", "attn.z"), ("mlp", "mlp.out")):
+            path = f"{block.path}.{site}"
+            if block.write(name) is not None and name not in through:
+                if path not in places:
+                    raise Unserved(f"{path} is not served in {model.name}, so what a path passes cannot be held.")
+                found.append(path)
+    return found
+
+
+def _told(c: Comparison, base: Run, ends: list[Site]) -> Iterator[tuple[int, dict[str, Tensor]]]:
+    """What the receivers get from each sender: the first sender's number, and for each place (sender, batch, ...)."""
+    model, inputs, sites = c.model, c.corrupt, c.spread.sites
+    room = max(TOKENS // max(inputs.tokens.numel(), 1), 1)
+    keeps = dict.fromkeys(e.path for e in ends)
+    for first in range(0, len(sites), room):
+        some = sites[first : first + room]
+        rows = tiled(inputs, len(some))
+        forward = model.forward(rows, [Site.parse(k) for k in keeps], stop=True)
+        for path in base.sites:
+            forward.edit(path, _everywhere(path, base.stored(Site.parse(path))[0], len(some)))
+        by_path: dict[str, list[tuple[int, Edit]]] = {}
+        for n, site in enumerate(some):
+            by_path.setdefault(site.path, []).append((n, patch(site, c.clean)))
+        for path, mine in by_path.items():
+            forward.edit(path, on_rows(path, mine, inputs.batch))
+        forward.run(lambda rows=rows: model.call(rows))
+        yield first, {k: forward.kept[k].value.unflatten(0, (len(some), inputs.batch)) for k in keeps}
+
+
+def _everywhere(path: str, value: Tensor, times: int) -> Edit:
+    return Edit(path, lambda old: value.repeat(times, *[1] * (value.ndim - 1)).to(old.dtype))
+
+
+def _holding(end: Site, value: Tensor) -> Edit:
+    """An edit that puts a place's own part of a whole value into it, cut to the tokens now being computed."""
+    return Edit(end, _part, "holding", {"value": value})
+
+
+def _part(old: Tensor, here: Here, value: Tensor) -> Tensor:
+    window = here.windows.get("pos", here.windows.get("query"))
+    dim = 1 if "pos" in here.axes else 2
+    if window is not None:
+        value = value.narrow(dim, window.start, window.length)
+    chosen = select(here.site, here.axes, value, here.windows, here.late)
+    assert chosen is not None
+    return chosen.take(value).to(old.dtype)
+
+
+def _count(told: dict[str, Tensor]) -> int:
+    return next(iter(told.values())).shape[0]

@@ -1,0 +1,129 @@
+"""Is it the circuit? Faithfulness, completeness, minimality, and the comparison with random circuits of the same size.
+
+A circuit is a graph of edges; running it means that every other edge of the model carries what it carries in the corrupt
+run. Its faithfulness is the share of the gap between the corrupt and the clean metric that is then still there (Wang et al.
+2022). A complete circuit leaves nothing outside: what remains with the circuit itself cut is small. A minimal one has no
+edge that could go. Many circuits of one ranking make a curve, whose area is CPR and whose distance from the whole model is
+CMD (the Mechanistic Interpretability Benchmark, Mueller et al. 2025).
+
+CPR has no upper end (a circuit can do better than the model by leaving out what speaks against the answer), so CMD is always
+given with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from random import Random
+
+import torch
+from torch import Tensor
+
+from patchclamp.circuit.edges import Question, kept, name
+from patchclamp.core.axes import Logits, PerPrompt
+from patchclamp.core.errors import WrongPrompt
+from patchclamp.core.graph import Graph
+from patchclamp.core.grid import Grid
+from patchclamp.core.metric import Metric
+from patchclamp.core.progress import progress
+from patchclamp.model.inputs import Prompt
+from patchclamp.model.model import Model
+
+AnyMetric = Metric | Callable[[Logits], PerPrompt]
+SHARES = (0.0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+"""The shares of all edges at which the benchmark evaluates a ranking."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How good a circuit is, as shares of the gap between the corrupt run (0) and the clean run (1)."""
+
+    edges: int
+    share: float
+    """Edges of the circuit, of all edges of the model."""
+    faithfulness: float
+    """What is left of the answer when only the circuit is whole."""
+    complement: float
+    """What is left when only the circuit is cut; small for a complete circuit."""
+    random: tuple[float, ...]
+    """The faithfulness of circuits of as many edges, drawn by lot."""
+
+    @property
+    def p_value(self) -> float:
+        """How often a random circuit of equal size does as well, counting this circuit as one of them."""
+        return (1 + sum(r >= self.faithfulness for r in self.random)) / (1 + len(self.random))
+
+    def __str__(self) -> str:
+        others = f"{max(self.random):.1%} at best of {len(self.random)} random ones" if self.random else "no random ones tried"
+        return (
+            f"{self.edges} edges ({self.share:.1%} of all): {self.faithfulness:.1%} of the answer; "
+            f"without them {self.complement:.1%}; {others}"
+        )
+
+
+def judge(model: Model, circuit: Graph, clean: Prompt, corrupt: Prompt, metric: AnyMetric, *, random: int = 10,
+          seed: int = 0) -> Verdict:  # fmt: skip
+    """Run a circuit by itself, the model without it, and random circuits of equal size.
+
+    >>> from patchclamp.circuit.acdc import acdc
+    >>> metric = pc.logit_diff(" Mary", " John")
+    >>> found = judge(model, acdc(model, clean, corrupt, 0.2, metric), clean, corrupt, metric, random=2)
+    >>> found.faithfulness > 0.8, found.complement < 0.2
+    (True, True)
+    """
+    q = Question.of(model, clean, corrupt, metric)
+    cut = kept(q.wires, circuit.edges)
+    whole = q.wires.joined.float()
+    rng, total = Random(seed), int(whole.sum())
+    others = [share(q, _random(q, int((whole - cut).sum()), rng)) for _ in progress(range(random), label="random circuits")]
+    return Verdict(len(circuit.edges), len(circuit.edges) / total, share(q, cut), share(q, whole - cut), tuple(others))
+
+
+def curve(model: Model, ranking: Graph, clean: Prompt, corrupt: Prompt, metric: AnyMetric, *, shares: Sequence[float] = SHARES,
+          signed: bool = False) -> Grid:  # fmt: skip
+    """Faithfulness of the strongest edges, more and more of them: Grid(share), with CPR and CMD as its baselines.
+
+    Edges are ranked by magnitude, or, `signed`, by weight: those that support the answer first.
+    """
+    q = Question.of(model, clean, corrupt, metric)
+    ranked = sorted(ranking.edges, key=lambda e: -e.weight if signed else -abs(e.weight))
+    total = int(q.wires.joined.sum())
+    found = []
+    for part in progress(shares, label="circuits"):
+        found.append(share(q, kept(q.wires, ranked[: round(part * total)])))
+    values, at = torch.tensor(found), torch.tensor(list(shares))
+    baseline = {"CPR": float(torch.trapezoid(values, at)), "CMD": float(torch.trapezoid((1 - values).abs(), at))}
+    return Grid(values, ("share",), {"share": [f"{s:g}" for s in shares]}, unit="fraction of the gap", baseline=baseline,
+                title=f"Faithfulness of the strongest edges, {'by weight' if signed else 'by magnitude'}",
+                note=f"CPR {baseline['CPR']:.3f}, CMD {baseline['CMD']:.3f}.")  # fmt: skip
+
+
+def minimality(model: Model, circuit: Graph, clean: Prompt, corrupt: Prompt, metric: AnyMetric) -> Grid:
+    """For each edge of a circuit: how much faithfulness is lost when it alone is taken out. Near zero: it could go."""
+    q = Question.of(model, clean, corrupt, metric)
+    base = share(q, kept(q.wires, circuit.edges))
+    lost = []
+    for edge in progress(circuit.edges, label="edges"):
+        lost.append(base - share(q, kept(q.wires, [e for e in circuit.edges if e is not edge])))
+    names = [name(e) for e in circuit.edges]
+    return Grid(torch.tensor(lost), ("edge",), {"edge": names}, unit="fraction of the gap",
+                title="What each edge is needed for", baseline={"faithfulness": base})  # fmt: skip
+
+
+def share(q: Question, cut: Tensor) -> float:
+    """The share of the gap between the corrupt and the clean metric that is left with these wires cut."""
+    clean, corrupt = (float(end.mean()) for end in q.ends)
+    if abs(clean - corrupt) < 1e-6:
+        raise WrongPrompt(
+            "the clean and the corrupt run have the same metric, so there is no difference to be responsible for."
+        )
+    return (float(q.cut(cut).mean()) - corrupt) / (clean - corrupt)
+
+
+def _random(q: Question, size: int, rng: Random) -> Tensor:
+    """The cut that leaves `size` edges drawn by lot."""
+    rows, columns = q.wires.joined.nonzero(as_tuple=True)
+    chosen = rng.sample(range(len(rows)), size)
+    cut = q.wires.joined.float()
+    cut[rows[chosen], columns[chosen]] = 0
+    return cut

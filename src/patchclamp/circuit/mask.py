@@ -1,0 +1,88 @@
+"""Learned masks: all edges are judged together, by learning how far each can be cut (edge pruning).
+
+Every edge gets a gate between whole and cut; gates are drawn from the hard-concrete distribution (Louizos et al. 2018), whose
+samples are often exactly 0 or 1 and still have a gradient. What is learned weighs keeping the model's answer (the KL
+divergence from the uncut model, or a metric) against the number of edges that stay (Bhaskar et al. 2024, "edge pruning").
+Unlike weights of single edges, it sees edges that stand in for each other; unlike ACDC it has no order, and it has a seed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from patchclamp.circuit.edges import Question, graph_of
+from patchclamp.core.axes import Logits, PerPrompt
+from patchclamp.core.graph import Graph
+from patchclamp.core.metric import Metric, kl
+from patchclamp.core.progress import progress
+from patchclamp.model.inputs import Prompt
+from patchclamp.model.model import Model
+
+LOW, HIGH, HEAT = -0.1, 1.1, 2 / 3
+"""The hard-concrete distribution's stretch and temperature, as in its paper."""
+
+
+@dataclass(frozen=True)
+class Gates:
+    """How gates are learned."""
+
+    steps: int = 300
+    rate: float = 0.1
+    price: float = 1.0
+    """What an edge costs, times the number of edges a whole circuit may have: the price of keeping all of them."""
+    start: float = 2.0
+    """The logit that all gates begin with: nearly whole."""
+    seed: int = 0
+
+
+def learned(model: Model, clean: Prompt, corrupt: Prompt, metric: Metric | Callable[[Logits], PerPrompt] | None = None,
+            *, gates: Gates = Gates()) -> Graph:  # fmt: skip
+    """Learn which edges are needed. Every edge comes back with the probability that its gate is open as weight.
+
+    `graph.only(e for e in graph.edges if e.weight > 0.5)` is the circuit. Without a metric what is kept is the whole
+    prediction (KL divergence); with one, its value: the squared distance from the clean run's, in units of the gap.
+    """
+    run = model.run(clean)
+    q = Question.of(model, clean, corrupt, kl(run) if metric is None else metric)
+    loss = _prediction(q) if metric is None else _value(q)
+    generator = torch.Generator().manual_seed(gates.seed)
+    joined = q.wires.joined
+    alpha = torch.full((int(joined.sum()),), gates.start, requires_grad=True)
+    optimizer = torch.optim.Adam([alpha], lr=gates.rate)
+    for _ in progress(range(gates.steps), label="learning gates"):
+        cut = torch.zeros(joined.shape)
+        cut = cut.masked_scatter(joined, 1 - _drawn(alpha, generator))
+        total = loss(q.wires.run(q.clean, q.theirs, cut, grad=True)) + gates.price * _open(alpha).mean()
+        (alpha.grad,) = torch.autograd.grad(total, [alpha])
+        optimizer.step()
+    weights = torch.zeros(joined.shape).masked_scatter(joined, _open(alpha.detach()))
+    facts = {"model": model.name, "method": "learned mask", "metric": getattr(metric, "name", "KL divergence"),
+             "steps": str(gates.steps), "price": f"{gates.price:g}", "seed": str(gates.seed)}  # fmt: skip
+    return graph_of(q.wires, weights, "probability", "Learned gates", facts)
+
+
+def _prediction(q: Question) -> Callable[[Logits], Tensor]:
+    return lambda logits: q.metric(logits).mean()
+
+
+def _value(q: Question) -> Callable[[Logits], Tensor]:
+    clean, corrupt = (end.mean() for end in q.ends)
+    return lambda logits: ((q.metric(logits).mean() - clean) / (clean - corrupt)) ** 2
+
+
+def _drawn(alpha: Float[Tensor, " edge"], generator: torch.Generator) -> Float[Tensor, " edge"]:
+    """A sample of each gate, between 0 and 1, with a gradient wherever it is neither."""
+    noise = torch.rand(alpha.shape, generator=generator).clamp(1e-6, 1 - 1e-6)
+    soft = torch.sigmoid((noise.log() - (1 - noise).log() + alpha) / HEAT)
+    return (soft * (HIGH - LOW) + LOW).clamp(0, 1)
+
+
+def _open(alpha: Float[Tensor, " edge"]) -> Float[Tensor, " edge"]:
+    """The probability that a gate is not shut; eq. 12 of the paper."""
+    return torch.sigmoid(alpha - HEAT * math.log(-LOW / HIGH))

@@ -1,0 +1,73 @@
+"""How sure an average over prompts is: bootstrap intervals, and permutation tests corrected for the number of cells.
+
+Intervals are studentised (Efron & Tibshirani 1993, chapter 12): prompts are drawn again with replacement, and each average
+is measured in its own standard errors, so few prompts give honestly wide intervals. A permutation flips the sign of whole
+prompts; the largest cell of each permutation is what a cell has to beat (Westfall & Young 1993), so that among hundreds of
+cells one in twenty analyses, not one cell in twenty, is wrong by chance. Both take the prompts as drawn independently.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from patchclamp.core.axes import Cells
+from patchclamp.core.errors import WrongPrompt
+
+FEWEST = 5
+"""Prompts below which nothing is said about chance."""
+ROOM = 1 << 24
+"""Numbers that are drawn at a time."""
+
+
+def interval(each: Cells, level: float = 0.95, draws: int = 2000, seed: int = 0) -> Float[Tensor, "2 *cells"]:
+    """The lower and the upper end of the interval that holds the mean over all prompts there are, at this level of confidence.
+
+    >>> values = torch.randn(40, 3, generator=torch.Generator().manual_seed(0)) + torch.tensor([0.0, 1.0, 5.0])
+    >>> low, high = interval(values)
+    >>> bool((low < torch.tensor([0.0, 1.0, 5.0])).all() and (high > torch.tensor([0.0, 1.0, 5.0])).all())
+    True
+    """
+    _enough(each)
+    flat = each.detach().double().flatten(1)
+    n, mean = flat.shape[0], flat.mean(0)
+    error = flat.std(0) / n**0.5
+    generator, bounds = torch.Generator().manual_seed(seed), []
+    picks = torch.randint(n, (draws, n), generator=generator)
+    width = max(ROOM // (draws * n), 1)
+    for first in range(0, flat.shape[1], width):
+        part = flat[:, first : first + width]
+        drawn = part[picks]
+        spread = drawn.std(1) / n**0.5
+        t = (drawn.mean(1) - part.mean(0)) / spread.clamp(min=1e-300)
+        t = torch.where(spread > 1e-12 * part.abs().max().clamp(min=1e-300), t, torch.zeros_like(t))
+        ends = torch.tensor([(1 + level) / 2, (1 - level) / 2], dtype=torch.float64)
+        bounds.append(torch.quantile(t, ends, dim=0))
+    found = mean - torch.cat(bounds, 1) * error
+    return found.float().reshape(2, *each.shape[1:])
+
+
+def p_values(each: Cells, draws: int = 2000, seed: int = 0, corrected: bool = True) -> Float[Tensor, "*cells"]:
+    """How often prompts with random signs give an average as far from zero; `corrected` for all cells together.
+
+    >>> values = torch.randn(40, 3, generator=torch.Generator().manual_seed(0)) + torch.tensor([0.0, 1.0, 5.0])
+    >>> p_values(values) < 0.05
+    tensor([False,  True,  True])
+    """
+    _enough(each)
+    flat = each.detach().double().flatten(1)
+    n = flat.shape[0]
+    generator = torch.Generator().manual_seed(seed)
+    signs = torch.randint(2, (draws, n), generator=generator).double() * 2 - 1
+    scale = flat.square().sum(0).clamp(min=1e-300).sqrt()  # of a sign-flipped sum: cells of different size compare
+    seen = flat.sum(0).abs() / scale
+    drawn = (signs @ flat).abs() / scale
+    if corrected:
+        drawn = drawn.max(1, keepdim=True).values
+    return ((1 + (drawn >= seen - 1e-9).sum(0)) / (1 + draws)).float().reshape(each.shape[1:])
+
+
+def _enough(each: Tensor) -> None:
+    if each.shape[0] < FEWEST:
+        raise WrongPrompt(f"chance is judged over prompts, and needs {FEWEST} of them at least; there are {each.shape[0]}.")
