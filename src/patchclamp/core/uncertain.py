@@ -30,7 +30,7 @@ def interval(each: Cells, level: float = 0.95, draws: int = 2000, seed: int = 0)
     True
     """
     _enough(each)
-    flat = each.detach().double().flatten(1)
+    flat = each.detach().double().reshape(each.shape[0], -1)
     n, mean = flat.shape[0], flat.mean(0)
     error = flat.std(0) / n**0.5
     generator, bounds = torch.Generator().manual_seed(seed), []
@@ -56,7 +56,7 @@ def p_values(each: Cells, draws: int = 2000, seed: int = 0, corrected: bool = Tr
     tensor([False,  True,  True])
     """
     _enough(each)
-    flat = each.detach().double().flatten(1)
+    flat = each.detach().double().reshape(each.shape[0], -1)
     n = flat.shape[0]
     generator = torch.Generator().manual_seed(seed)
     signs = torch.randint(2, (draws, n), generator=generator).double() * 2 - 1
