@@ -19,13 +19,12 @@ from patchclamp.core.edit import freeze, patch
 from patchclamp.core.errors import Unserved
 from patchclamp.core.grid import Grid
 from patchclamp.core.metric import Metric, called
-from patchclamp.core.progress import progress
 from patchclamp.core.site import Site
 from patchclamp.core.uncertain import FEWEST, interval
 from patchclamp.model.comparable import comparable
 from patchclamp.model.inputs import Inputs, Prompt
+from patchclamp.model.measure import measure
 from patchclamp.model.model import Model
-from patchclamp.model.replay import sweep
 from patchclamp.model.ride import Cell
 
 
@@ -36,11 +35,7 @@ def exact(c: Comparison) -> tuple[Answers, PerPrompt]:
     effects = torch.zeros(len(cells), c.corrupt.batch)
     # Before the first differing token both runs are the same, so patching there changes nothing.
     todo = [i for i, (cell, site) in enumerate(zip(cells, c.spread.sites)) if not _before(cell, site, c)]
-    last = isinstance(c.metric, Metric) and c.metric.columns is None
-    answers = sweep(c.model, c.corrupt, [cells[i] for i in todo], last)
-    for answer in progress(answers, label="patching"):
-        for n, logits in zip(answer.cells, answer.logits):
-            effects[todo[n]] = c.read(logits) - base
+    effects[todo] = measure(c.model, c.corrupt, [cells[i] for i in todo], c.metric, "patching") - base
     return effects.T, base
 
 

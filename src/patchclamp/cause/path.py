@@ -28,8 +28,8 @@ from patchclamp.core.site import Site
 from patchclamp.core.window import select
 from patchclamp.model.comparable import comparable
 from patchclamp.model.inputs import Prompt, tiled
+from patchclamp.model.measure import measure
 from patchclamp.model.model import Model, Sites
-from patchclamp.model.replay import sweep
 from patchclamp.model.ride import Cell, on_rows
 
 TOKENS = 8192
@@ -63,12 +63,9 @@ def paths(model: Model, clean: Prompt, corrupt: Prompt, senders: str | Site, rec
     base = model.run(theirs, _frozen(model, through))
     value, found = c.read(base.logits), torch.zeros(len(spread.sites), theirs.batch)
     start = since if model.anatomy.main.causal else 0
-    last = isinstance(bound, Metric) and bound.columns is None
     for first, told in progress(_told(c, base, ends), label="paths"):
         cells = [Cell(tuple((str(e.path), _holding(e, told[e.path][n])) for e in ends), start) for n in range(_count(told))]
-        for answer in sweep(model, theirs, cells, last):
-            for n, logits in zip(answer.cells, answer.logits):
-                found[first + n] = c.read(logits) - value
+        found[first : first + len(cells)] = measure(model, theirs, cells, bound, "paths") - value
     each, axes, labels = spread.shaped(found.T)
     name, unit = called(metric)
     where = ", ".join(map(str, ends[:3])) + (f" and {len(ends) - 3} more" if len(ends) > 3 else "")
