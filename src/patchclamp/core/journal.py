@@ -27,7 +27,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from patchclamp.core.errors import NotSaved
+from patchclamp.core.errors import NotSaved, PatchclampError
 from patchclamp.core.progress import progress
 
 Item = TypeVar("Item")
@@ -106,15 +106,24 @@ class Journal:
         self.cost = time.monotonic() - started
         self.due = time.monotonic() + max(PATIENCE, 10 * self.cost)
 
+    def clear(self) -> None:
+        """Take away what was written, and the folder if nothing else is in it."""
+        if self.begun:
+            for path in (self.folder / CARD, *(leaf.path for leaf in self.leaves if leaf.path is not None)):
+                path.unlink(missing_ok=True)
+            if not any(self.folder.iterdir()):
+                self.folder.rmdir()
+
 
 _OPEN: ContextVar[Journal | None] = ContextVar("journal", default=None)
 
 
 @contextmanager
-def keeping(folder: str | Path, asked: Mapping[str, Any] | None = None) -> Iterator[Journal]:
+def keeping(folder: str | Path, asked: Mapping[str, Any] | None = None, lasting: bool = True) -> Iterator[Journal]:
     """Whatever takes long in this block keeps its finished answers in a folder, and goes on from those that are there.
 
-    `asked` is written on the card; a folder with another card is refused.
+    `asked` is written on the card; a folder with another card is refused. What is not `lasting` is taken away again once all
+    went well, and is never written where that was quick.
 
     >>> import tempfile
     >>> metric = pc.logit_diff(" Mary", " John")
@@ -130,9 +139,16 @@ def keeping(folder: str | Path, asked: Mapping[str, Any] | None = None) -> Itera
     token = _OPEN.set(journal)
     try:
         yield journal
+    except BaseException as error:
+        if lasting or (journal.count and not isinstance(error, PatchclampError)):
+            journal.flush()
+        raise
     finally:
         _OPEN.reset(token)
+    if lasting:
         journal.flush()
+    else:
+        journal.clear()
 
 
 About = Callable[[], Iterable[object]]
