@@ -121,6 +121,18 @@ def read(model: Model, source: Source) -> Asked:
     return _several(model, pairs, f"{len(pairs)} pairs of {source.pairs.name}", left_out)
 
 
+def others(model: Model, source: Source) -> Asked | None:
+    """As many further pairs of a task, none of which `read` gives; nothing where there are no more, or no task."""
+    if source.task is None:
+        return None
+    count = source.count or COUNT
+    try:
+        pairs = draw(source.task, 2 * count, source.seed, model.tokenizer)[count:]
+    except WrongPrompt:
+        return None
+    return _several(model, pairs, f"{len(pairs)} other pairs of {source.task}")
+
+
 def prompt(model: Model, text: str | None) -> Any:
     """Text, or token ids where the model has no tokenizer."""
     if text is None or model.tokenizer is not None:

@@ -158,6 +158,118 @@ def effects(
 
 
 @app.command()
+def circuit(
+    model: Where,
+    clean: Clean = None,
+    corrupt: Corrupt = None,
+    answer: Answer = None,
+    wrong: Wrong = None,
+    task: Task = None,
+    pairs: Pairs = None,
+    count: Count = None,
+    seed: Seed = 0,
+    method: Annotated[str, typer.Option(help="How edges are weighed: eap, eap-ig, exact, acdc or mask (learned).")] = "eap-ig",
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="Keep edges of at least this weight; with acdc, how far cutting one may move the metric."),
+    ] = None,
+    edges: Annotated[int | None, typer.Option(help="Keep this many of the strongest edges.")] = None,
+    share: Annotated[float | None, typer.Option(help="Keep this share of all edges, the strongest.")] = None,
+    faithful: Annotated[
+        float | None, typer.Option(help="Keep as few edges as hold this share of the answer: 0.9, unless told otherwise.")
+    ] = None,
+    signed: Annotated[
+        bool, typer.Option("--signed", help="Rank by weight, what supports the answer first, not by size.")
+    ] = False,
+    metric: MetricName = None,
+    random: Annotated[int, typer.Option(help="How many random circuits of the same size to compare with.")] = 20,
+    out: Out = Path("circuit.html"),
+    mib: Annotated[Path | None, typer.Option(help="Write the circuit in the MIB benchmark's JSON, too.")] = None,
+    save: Annotated[Path | None, typer.Option(help="Save the circuit to a folder, for Graph.load.")] = None,
+    resume: Resume = None,
+    remote_code: RemoteCode = False,
+    as_json: Json = False,
+) -> None:
+    """Which subgraph does the work? Finds it, runs it by itself, and compares it with random ones.
+
+    Edges join the embedding, heads, feed-forward layers and logits. One that is cut carries what it carries in the corrupt
+    run; the circuit is what is left whole. A task's circuit is also run on pairs that were not used to find it.
+
+        patchclamp circuit specimen:town --task town/ioi
+
+        patchclamp circuit specimen:town --method acdc --threshold 0.2 \\
+            --clean "When Mary and John went to the store, John gave a drink to" \\
+            --corrupt "When Mary and John went to the store, Mary gave a drink to"
+
+        patchclamp circuit gpt2 --task ioi --count 50 --share 0.02 --mib ioi.json --save ioi-circuit
+
+    Stopped by Ctrl-C, it says where the finished work is; the same command with `--resume FOLDER` goes on from there and comes
+    to the same circuit. With `--json`: `model`, `facts`, `readings`, `verdict` (edges, share, faithfulness, complement, random,
+    p_value), `circuit` (nodes and edges), `beyond` (the verdict on other pairs), `curve` (with CPR and CMD), and `report`.
+    """
+    from patchclamp.app.asked import Source, others, read
+    from patchclamp.app.circuit_report import How, circuit_report, planned
+    from patchclamp.app.work import resumable, say
+
+    source = Source(clean, corrupt, answer, wrong, task, pairs, count, seed).checked()
+    how = How(method, threshold, edges, share, faithful, metric, random, signed, seed).checked()
+    out, mib = _writable(out), mib and _writable(mib)
+    opened = _opened(model, remote_code)
+    asked, fresh = read(opened, source), others(opened, source)
+    say(planned(asked, how))
+    with resumable(resume, out, asked.card("circuit", **vars(how))):
+        _deliver(circuit_report(asked, how, fresh, mib, save), out, as_json)
+
+
+@app.command()
+def debug(
+    model: Where,
+    wrong: Annotated[Path, typer.Option(metavar="FILE", help="Examples that are answered wrong, one JSON object a line.")],
+    right: Annotated[Path | None, typer.Option(metavar="FILE", help="Controls that are answered right, likewise.")] = None,
+    by: Annotated[
+        str, typer.Option(help="How a part is taken away: mean (its average over the controls) or resample.")
+    ] = "mean",
+    random: Annotated[int, typer.Option(help="How many other parts the same edit is tried on, drawn by lot.")] = 5,
+    seed: Seed = 0,
+    out: Out = Path("debug.html"),
+    save: Annotated[Path | None, typer.Option(help="Save the edit to a folder, for Edit.load.")] = None,
+    resume: Resume = None,
+    remote_code: RemoteCode = False,
+    as_json: Json = False,
+) -> None:
+    """Which part makes a model wrong, what mends it, and at what cost?
+
+    Every head and layer is given, by itself, what it holds on the controls. The part that helps most is edited in three ways;
+    half of the examples and controls, not used to find it, say how many are mended and what is lost.
+
+        patchclamp debug specimen:town --wrong wrong.jsonl --right right.jsonl
+
+        patchclamp debug gpt2 --wrong wrong.jsonl --right right.jsonl --save cure --json
+
+    A line of a file is `{"prompt": "The Eiffel Tower is in", "answer": " Paris"}`. With `--json`: `model`, `facts`, `readings`,
+    `parts` (what the right answer gains without each), `cures` (site, kind, fixed, cost; the best first), `others`, `report`.
+    """
+    from patchclamp.app.asked import one_of
+    from patchclamp.app.debug_report import debug_report, examples, planned
+    from patchclamp.app.work import resumable, say
+    from patchclamp.core.journal import digest
+    from patchclamp.model.measure import fingerprint
+    from patchclamp.task.load import load_examples
+
+    out = _writable(out)
+    one_of("--by", by, ("mean", "resample"))
+    files = {path: load_examples(path) for path in (wrong, right) if path is not None}
+    opened = _opened(model, remote_code)
+    known = {path: examples(opened, pairs, path) for path, pairs in files.items()}
+    mine, controls = known[wrong], known[right] if right is not None else []
+    say(planned(opened, mine, controls))
+    card = {"command": "debug", "model": opened.name, "weights": fingerprint(opened), "examples": digest(mine, controls),
+            "by": by, "random": random, "seed": seed}  # fmt: skip
+    with resumable(resume, out, card):
+        _deliver(debug_report(opened, mine, controls, by, random, seed, save), out, as_json)
+
+
+@app.command()
 def sites(model: Where, remote_code: RemoteCode = False, as_json: Json = False) -> None:
     """List every place of a model that can be read and changed, with its axes.
 

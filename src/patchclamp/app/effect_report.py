@@ -209,8 +209,8 @@ def _strongest(grid: Grid, begin: str) -> str:
     for n in order:
         ends = f", {' to '.join(_amount(float(b[n]), shares, '') for b in bounds)}" if bounds else ""
         told.append(f"{readings.cell(places[n])} ({_amount(float(flat[n]), shares)}{'' if shares else ' ' + grid.unit}{ends})")
-    middling = _amount(float(flat.abs().nanmedian()), shares, "")
-    tail = f"; half of all {flat.numel()} cells stay below {middling}" if flat.numel() > 4 else ""
+    middling = _amount(max(float(flat.abs().nanmedian()), 1e-3 if shares else 1e-2), shares, "")
+    tail = f"; half of all {flat.numel()} cells do less than {middling}" if flat.numel() > 4 else ""
     return f"{begin} {', '.join(told)}{tail}." + (" The ranges are 95 % intervals over prompts." if bounds else "")
 
 
