@@ -1,4 +1,4 @@
-"""The command line: `patchclamp examine`, `patchclamp sites`. A user's mistake prints its message, never a stack trace."""
+"""The command line: `patchclamp examine`, `effects`, ... A user's mistake prints its message, never a stack trace."""
 
 from __future__ import annotations
 
@@ -19,6 +19,19 @@ Where = Annotated[
 ]
 RemoteCode = Annotated[bool, typer.Option("--remote-code", help="Let the model's repository run Python code of its own.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON to standard output.")]
+Out = Annotated[Path, typer.Option(help="Where the HTML report goes.")]
+Clean = Annotated[str | None, typer.Option(help="A prompt that the model answers; token ids for a model without a tokenizer.")]
+Corrupt = Annotated[str | None, typer.Option(help="The same prompt with one thing changed, of as many tokens.")]
+Answer = Annotated[str | None, typer.Option(help="The right answer, or its token id; what the model says, unless given.")]
+Wrong = Annotated[str | None, typer.Option(help="The wrong answer, or its id; what the corrupt prompt gets, unless given.")]
+Task = Annotated[str | None, typer.Option(help="In place of two prompts: pairs of a task, such as `ioi` or `town/ioi`.")]
+Pairs = Annotated[Path | None, typer.Option(help="In place of two prompts: a JSON file of prompt pairs, or of a relation.")]
+Count = Annotated[int | None, typer.Option(help="How many pairs: 20 of a task, unless given, and all of a file.")]
+Seed = Annotated[int, typer.Option(help="Which pairs are drawn, and every other choice by lot.")]
+MetricName = Annotated[str | None, typer.Option("--metric", help="One of logit_diff, prob, nll, kl, logit, rank.")]
+Resume = Annotated[
+    Path | None, typer.Option(metavar="FOLDER", help="Where finished answers are kept; the same command goes on from there.")
+]
 
 
 def main() -> None:
@@ -71,18 +84,189 @@ def examine(
     With `--json` the numbers go to standard output: `model`, `facts`, `tokens`, `readings` and `left_out` (by section),
     `grids` (by name: axes, labels, unit, values), and `report`, where the page is.
     """
+    from patchclamp.app.asked import prompt as read
+    from patchclamp.app.asked import word
     from patchclamp.app.examine import examine as look
 
     asked, out = _parts(parts), _writable(out)  # before anything that takes long
     opened = _opened(model, remote_code)
-    prompts = _read(opened, prompt), _read(opened, against)
-    found = look(opened, *prompts, _word(opened, answer), _word(opened, wrong), asked)
+    prompts = read(opened, prompt), read(opened, against)
+    found = look(opened, *prompts, word(opened, answer), word(opened, wrong), asked)
     _write(found.page().html(), out)
     if as_json:
         print(_json({**found.json(), "report": str(out)}))
         return
     found.summary().show()
     print(f"\nReport: {out}")
+
+
+@app.command()
+def effects(
+    model: Where,
+    clean: Clean = None,
+    corrupt: Corrupt = None,
+    answer: Answer = None,
+    wrong: Wrong = None,
+    task: Task = None,
+    pairs: Pairs = None,
+    count: Count = None,
+    seed: Seed = 0,
+    sites: Annotated[
+        list[str] | None, typer.Option(help="A pattern of places; may be given several times. Every star is an axis.")
+    ] = None,
+    metric: MetricName = None,
+    estimate: Annotated[str, typer.Option(help="exact: place by place; gradient: all at once, to first order.")] = "exact",
+    by: Annotated[
+        str, typer.Option(help="What a place is given: patch (the other prompt's value), zero, mean, resample or noise.")
+    ] = "patch",
+    window: Annotated[int, typer.Option(help="How many neighbouring layers are changed at once.")] = 1,
+    sever: Annotated[
+        list[str] | None, typer.Option(help="Let nothing pass through these layers: attn, mlp. May be given twice.")
+    ] = None,
+    noising: Annotated[bool, typer.Option("--noising", help="Patch the corrupt run into the clean one instead.")] = False,
+    out: Out = Path("effects.html"),
+    resume: Resume = None,
+    remote_code: RemoteCode = False,
+    as_json: Json = False,
+) -> None:
+    """Which places carry an answer, and how sure is that?
+
+    Puts what a place holds in the clean run into the corrupt run, place by place, and says what share of the answer comes
+    back. One pair is mapped over the stream, layer by token; many pairs over the heads, with intervals from five pairs on.
+
+        patchclamp effects specimen:town --clean "When Mary and John went to the store, John gave a drink to" \\
+            --corrupt "When Mary and John went to the store, Mary gave a drink to"
+
+        patchclamp effects specimen:town --task town/ioi --count 30 --sites "blocks.*.attn.q[head=*]"
+
+        patchclamp effects gpt2 --pairs pairs.json --by mean --metric prob --out heads.html
+
+    Stopped by Ctrl-C, it says where the finished cells are; the same command with `--resume FOLDER` goes on from there and
+    comes to the same numbers. With `--json` the numbers go to standard output: `model`, `facts`, `readings` and `grids` (by
+    pattern: axes, labels, unit, values, baseline, and in `details` the ends of the intervals and the p-values), and `report`.
+    """
+    from patchclamp.app.asked import Source, read
+    from patchclamp.app.effect_report import How, effect_report, planned
+    from patchclamp.app.work import resumable, say
+
+    source = Source(clean, corrupt, answer, wrong, task, pairs, count, seed).checked(corrupt=by == "patch")
+    how, out = How(tuple(sites or ()), metric, estimate, by, window, tuple(sever or ()), noising).checked(), _writable(out)
+    asked = read(_opened(model, remote_code), source)
+    say(*planned(asked, how))
+    with resumable(resume, out, asked.card("effects", **vars(how))):
+        _deliver(effect_report(asked, how), out, as_json)
+
+
+@app.command()
+def circuit(
+    model: Where,
+    clean: Clean = None,
+    corrupt: Corrupt = None,
+    answer: Answer = None,
+    wrong: Wrong = None,
+    task: Task = None,
+    pairs: Pairs = None,
+    count: Count = None,
+    seed: Seed = 0,
+    method: Annotated[str, typer.Option(help="How edges are weighed: eap, eap-ig, exact, acdc or mask (learned).")] = "eap-ig",
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="Keep edges of at least this weight; with acdc, how far cutting one may move the metric."),
+    ] = None,
+    edges: Annotated[int | None, typer.Option(help="Keep this many of the strongest edges.")] = None,
+    share: Annotated[float | None, typer.Option(help="Keep this share of all edges, the strongest.")] = None,
+    faithful: Annotated[
+        float | None, typer.Option(help="Keep as few edges as hold this share of the answer: 0.9, unless told otherwise.")
+    ] = None,
+    signed: Annotated[
+        bool, typer.Option("--signed", help="Rank by weight, what supports the answer first, not by size.")
+    ] = False,
+    metric: MetricName = None,
+    random: Annotated[int, typer.Option(help="How many random circuits of the same size to compare with.")] = 20,
+    out: Out = Path("circuit.html"),
+    mib: Annotated[Path | None, typer.Option(help="Write the circuit in the MIB benchmark's JSON, too.")] = None,
+    save: Annotated[Path | None, typer.Option(help="Save the circuit to a folder, for Graph.load.")] = None,
+    resume: Resume = None,
+    remote_code: RemoteCode = False,
+    as_json: Json = False,
+) -> None:
+    """Which subgraph does the work? Finds it, runs it by itself, and compares it with random ones.
+
+    Edges join the embedding, heads, feed-forward layers and logits. One that is cut carries what it carries in the corrupt
+    run; the circuit is what is left whole. A task's circuit is also run on pairs that were not used to find it.
+
+        patchclamp circuit specimen:town --task town/ioi
+
+        patchclamp circuit specimen:town --method acdc --threshold 0.2 \\
+            --clean "When Mary and John went to the store, John gave a drink to" \\
+            --corrupt "When Mary and John went to the store, Mary gave a drink to"
+
+        patchclamp circuit gpt2 --task ioi --count 50 --share 0.02 --mib ioi.json --save ioi-circuit
+
+    Stopped by Ctrl-C, it says where the finished work is; the same command with `--resume FOLDER` goes on from there and comes
+    to the same circuit. With `--json`: `model`, `facts`, `readings`, `verdict` (edges, share, faithfulness, complement, random,
+    p_value), `circuit` (nodes and edges), `beyond` (the verdict on other pairs), `curve` (with CPR and CMD), and `report`.
+    """
+    from patchclamp.app.asked import Source, others, read
+    from patchclamp.app.circuit_report import How, circuit_report, planned
+    from patchclamp.app.work import resumable, say
+
+    source = Source(clean, corrupt, answer, wrong, task, pairs, count, seed).checked()
+    how = How(method, threshold, edges, share, faithful, metric, random, signed, seed).checked()
+    out, mib = _writable(out), mib and _writable(mib)
+    opened = _opened(model, remote_code)
+    asked, fresh = read(opened, source), others(opened, source)
+    say(planned(asked, how))
+    with resumable(resume, out, asked.card("circuit", **vars(how))):
+        _deliver(circuit_report(asked, how, fresh, mib, save), out, as_json)
+
+
+@app.command()
+def debug(
+    model: Where,
+    wrong: Annotated[Path, typer.Option(metavar="FILE", help="Examples that are answered wrong, one JSON object a line.")],
+    right: Annotated[Path | None, typer.Option(metavar="FILE", help="Controls that are answered right, likewise.")] = None,
+    by: Annotated[
+        str, typer.Option(help="How a part is taken away: mean (its average over the controls) or resample.")
+    ] = "mean",
+    random: Annotated[int, typer.Option(help="How many other parts the same edit is tried on, drawn by lot.")] = 5,
+    seed: Seed = 0,
+    out: Out = Path("debug.html"),
+    save: Annotated[Path | None, typer.Option(help="Save the edit to a folder, for Edit.load.")] = None,
+    resume: Resume = None,
+    remote_code: RemoteCode = False,
+    as_json: Json = False,
+) -> None:
+    """Which part makes a model wrong, what mends it, and at what cost?
+
+    Every head and layer is given, by itself, what it holds on the controls. The part that helps most is edited in three ways;
+    half of the examples and controls, not used to find it, say how many are mended and what is lost.
+
+        patchclamp debug specimen:town --wrong wrong.jsonl --right right.jsonl
+
+        patchclamp debug gpt2 --wrong wrong.jsonl --right right.jsonl --save cure --json
+
+    A line of a file is `{"prompt": "The Eiffel Tower is in", "answer": " Paris"}`. With `--json`: `model`, `facts`, `readings`,
+    `parts` (what the right answer gains without each), `cures` (site, kind, fixed, cost; the best first), `others`, `report`.
+    """
+    from patchclamp.app.asked import one_of
+    from patchclamp.app.debug_report import debug_report, examples, planned
+    from patchclamp.app.work import resumable, say
+    from patchclamp.core.journal import digest
+    from patchclamp.model.measure import fingerprint
+    from patchclamp.task.load import load_examples
+
+    out = _writable(out)
+    one_of("--by", by, ("mean", "resample"))
+    files = {path: load_examples(path) for path in (wrong, right) if path is not None}
+    opened = _opened(model, remote_code)
+    known = {path: examples(opened, pairs, path) for path, pairs in files.items()}
+    mine, controls = known[wrong], known[right] if right is not None else []
+    say(planned(opened, mine, controls))
+    card = {"command": "debug", "model": opened.name, "weights": fingerprint(opened), "examples": digest(mine, controls),
+            "by": by, "random": random, "seed": seed}  # fmt: skip
+    with resumable(resume, out, card):
+        _deliver(debug_report(opened, mine, controls, by, random, seed, save), out, as_json)
 
 
 @app.command()
@@ -106,36 +290,20 @@ def sites(model: Where, remote_code: RemoteCode = False, as_json: Json = False) 
     opened.sites.show()
 
 
+def _deliver(report, out: Path, as_json: bool) -> None:
+    """The page into its file, the numbers or the summary to the terminal."""
+    _write(report.page.html(), out)
+    if as_json:
+        print(_json({**report.data, "report": str(out)}))
+        return
+    report.summary().show()
+    print(f"\nReport: {out}")
+
+
 def _opened(source: str, remote_code: bool):
     from patchclamp.model.load import load
 
     return load(source, remote_code=remote_code)
-
-
-def _read(model, prompt: str | None):
-    """Text, or token ids where the model has no tokenizer."""
-    from patchclamp.core.errors import WrongPrompt
-
-    if prompt is None or model.tokenizer is not None:
-        return prompt
-    try:
-        return [int(w) for w in prompt.replace(",", " ").split()]
-    except ValueError:
-        raise WrongPrompt(
-            f'{model.name} has no tokenizer, so its prompt is token ids such as "2 0 1"; got "{prompt}".'
-        ) from None
-
-
-def _word(model, word: str | None):
-    """A token by its text; by its id where no token reads so, or the model has no tokenizer."""
-    from patchclamp.core.errors import WrongToken
-
-    if word is None or not word.strip().isdigit():
-        return word
-    try:
-        return model.token(word)
-    except WrongToken:
-        return int(word)
 
 
 def _parts(said: str) -> tuple[str, ...]:

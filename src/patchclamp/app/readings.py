@@ -111,11 +111,12 @@ def strongest(grid: Grid, what: str) -> str:
     top = [(w, v) for w, v in grid.top(3, "magnitude") if abs(v) >= 0.05]
     if not top:
         return f"Putting in {what} one by one restores less than 5 % anywhere."
-    said = ", ".join(f"{_cell(w)} ({signed(v, '+.0%')})" for w, v in top)
+    said = ", ".join(f"{cell(w)} ({signed(v, '+.0%')})" for w, v in top)
     return f"Putting in {what} one by one restores most at {said}."
 
 
-def _cell(where: dict[str, str]) -> str:
+def cell(where: dict[str, str]) -> str:
+    """A cell of a map in words."""
     words = [f"block {where['layer']}"] if "layer" in where else []
     words += [f"{axis.replace('kv_head', 'key-value head')} {w}" for axis, w in where.items() if axis not in ("layer", "pos")]
     return " ".join(words) + (f" at {_token(where['pos'])}" if "pos" in where else "")

@@ -22,14 +22,13 @@ from patchclamp.cause.spread import Roles, Spread
 from patchclamp.core.edit import Edit, Here, patch, zero
 from patchclamp.core.errors import ShapeMismatch, Unserved, WrongAxis
 from patchclamp.core.grid import Grid
-from patchclamp.core.metric import Metric, called, read
-from patchclamp.core.progress import progress
+from patchclamp.core.metric import called, read
 from patchclamp.core.run import Run
 from patchclamp.core.site import Site
 from patchclamp.core.window import Window
 from patchclamp.model.inputs import Prompt
+from patchclamp.model.measure import measure
 from patchclamp.model.model import Model
-from patchclamp.model.replay import sweep
 from patchclamp.model.ride import Cell
 
 
@@ -56,11 +55,7 @@ def ablate(model: Model, prompt: Prompt, sites: str | Site, metric: AnyMetric, *
     starts = [min(spread.columns(one) or (0,)) if model.anatomy.main.causal else 0 for one in spread.sites]
     cells = [Cell(tuple((s.path, by(s)) for s in spread.around(one, window)), start)
              for one, start in zip(spread.sites, starts)]  # fmt: skip
-    found = torch.zeros(len(cells), inputs.batch)
-    last = isinstance(bound, Metric) and bound.columns is None
-    for answer in progress(sweep(model, inputs, cells, last), label="ablating"):
-        for n, logits in zip(answer.cells, answer.logits):
-            found[n] = read(bound, logits, inputs.batch) - base
+    found = measure(model, inputs, cells, bound, "ablating") - base
     each, axes, labels = spread.shaped(found.T)
     name, unit = called(metric)
     return Grid(each.mean(0), axes, labels, unit=unit, each=each, details=bounds(each), baseline={"metric": float(base.mean())},

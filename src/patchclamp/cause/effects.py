@@ -15,11 +15,10 @@ from patchclamp.cause.comparison import AnyMetric, Comparison, Estimated, Estima
 from patchclamp.cause.spread import Roles
 from patchclamp.core.edit import patch
 from patchclamp.core.grid import Grid
-from patchclamp.core.progress import progress
 from patchclamp.core.site import Site
 from patchclamp.model.inputs import Prompt
+from patchclamp.model.measure import measure
 from patchclamp.model.model import Model
-from patchclamp.model.replay import sweep
 from patchclamp.model.ride import Cell
 
 
@@ -73,10 +72,7 @@ def together(c: Comparison, sets: Sequence[Sequence[Site]]) -> Estimated:
     found = torch.zeros(len(cells), c.corrupt.batch)
     # Before the first differing token both runs are the same, so patching there changes nothing.
     todo = [i for i, sites in enumerate(sets) if not all(_before(c, site) for site in sites)]
-    answers = sweep(c.model, c.corrupt, [cells[i] for i in todo], c.last)
-    for answer in progress(answers, label="patching"):
-        for n, logits in zip(answer.cells, answer.logits):
-            found[todo[n]] = c.read(logits) - base
+    found[todo] = measure(c.model, c.corrupt, [cells[i] for i in todo], c.metric, "patching") - base
     return Estimated(found.T, base)
 
 

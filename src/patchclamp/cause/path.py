@@ -26,8 +26,8 @@ from patchclamp.core.run import Run
 from patchclamp.core.site import Site
 from patchclamp.core.window import select
 from patchclamp.model.inputs import Prompt, tiled
+from patchclamp.model.measure import measure
 from patchclamp.model.model import Model, Sites
-from patchclamp.model.replay import sweep
 from patchclamp.model.ride import Cell, on_rows
 
 TOKENS = 8192
@@ -55,9 +55,7 @@ def paths(model: Model, clean: Prompt, corrupt: Prompt, senders: str | Site, rec
     start = c.since if model.anatomy.main.causal else 0
     for seats, told in progress(_told(c, base, ends), label="paths"):
         cells = [Cell(tuple((e.path, _holding(e, told[e.path][n])) for e in ends), start) for n in range(len(seats))]
-        for answer in sweep(model, c.corrupt, cells, c.last):
-            for n, logits in zip(answer.cells, answer.logits):
-                found[seats[n]] = c.read(logits) - value
+        found[seats] = measure(model, c.corrupt, cells, c.metric, "paths") - value
     where = ", ".join(map(str, ends[:3])) + (f" and {len(ends) - 3} more" if len(ends) > 3 else "")
     note = f"Paths through {' and '.join(through)} count." if through else "Direct paths only."
     return c.grid(Estimated(found.T, value), f"Change of the {c.named[0]} along paths from {c.spread.site} to {where}", note)

@@ -20,9 +20,11 @@ from torch import Tensor
 from patchclamp.circuit.edges import Question, graph_of, kept
 from patchclamp.core.axes import Logits, PerPrompt
 from patchclamp.core.graph import Graph
+from patchclamp.core.journal import leaf
 from patchclamp.core.metric import Metric, called, kl
 from patchclamp.core.progress import progress
 from patchclamp.model.inputs import Prompt, tiled
+from patchclamp.model.measure import fingerprint
 from patchclamp.model.model import Model
 from patchclamp.model.wires import Settled
 
@@ -48,8 +50,13 @@ def acdc(model: Model, clean: Prompt, corrupt: Prompt, threshold: float,
     measured = kl(run) if metric is None else metric
     q = Question.of(model, clean, corrupt, measured)
     search = _Search(q, threshold, 1.0 if metric is None else -1.0)
+    page = leaf("cutting", lambda: (fingerprint(model), q.clean.tokens, q.corrupt.tokens, *q.ends, threshold))
     for row in progress(reversed(range(len(q.wires.receivers))), total=len(q.wires.receivers), label="cutting"):
-        search.receiver(row)
+        if row in page.known:
+            search.resume(row, page.known[row])
+        else:
+            search.receiver(row)
+            page.write(row, search.decided(row))
     name, unit = called(measured)
     facts = {"model": model.name, "method": "ACDC", "metric": name, "threshold": f"{threshold:g}"}
     whole = graph_of(q.wires, search.moved, unit, f"ACDC at {threshold:g}", facts)
@@ -91,6 +98,15 @@ class _Search:
             refused = n < len(tries)
             todo = todo[n + refused :]
             width = max(n, 1) if refused else min(2 * width, self.room)
+
+    def decided(self, row: int) -> Tensor:
+        """What was decided about a receiver, and the metric since: for keeping."""
+        return torch.cat([self.cut[row].double(), self.moved[row].double(), torch.tensor([self.value], dtype=torch.float64)])
+
+    def resume(self, row: int, decided: Tensor) -> None:
+        """Take over what was decided before."""
+        n = self.cut.shape[1]
+        self.cut[row], self.moved[row], self.value = decided[:n].float(), decided[n:-1].float(), float(decided[-1])
 
     def _tried(self, row: int, senders: list[int]) -> list[float]:
         """The metric with the first, the first two, ... of these edges cut besides those that are cut already."""

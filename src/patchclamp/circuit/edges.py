@@ -27,8 +27,8 @@ from patchclamp.core.progress import progress
 from patchclamp.core.site import Site
 from patchclamp.model.comparable import comparable
 from patchclamp.model.inputs import Inputs, Prompt
+from patchclamp.model.measure import measure
 from patchclamp.model.model import Model
-from patchclamp.model.replay import sweep
 from patchclamp.model.ride import Cell
 from patchclamp.model.wires import Cut, Reader, Wires, Written
 
@@ -90,10 +90,8 @@ def exact(q: Question) -> Weights:
     readers = q.wires.heard(q.clean, q.theirs - q.ours)
     for reader, values in progress(readers, total=len(q.wires.readers), label="edges"):
         cells, seats = _cells(q, reader, values)
-        last = isinstance(q.metric, Metric) and q.metric.columns is None
-        for answer in sweep(q.model, q.clean, cells, last):
-            for n, logits in zip(answer.cells, answer.logits):
-                found[seats[n]] = base - q.read(logits).mean()
+        for seat, each in zip(seats, measure(q.model, q.clean, cells, q.metric, "edges")):
+            found[seat] = base - each.mean()
     return found
 
 

@@ -22,11 +22,12 @@ from torch import Tensor
 from patchclamp.circuit.edges import Question, kept, name
 from patchclamp.core.axes import Logits, PerPrompt
 from patchclamp.core.errors import WrongPrompt
-from patchclamp.core.graph import Graph
+from patchclamp.core.graph import Edge, Graph
 from patchclamp.core.grid import Grid
+from patchclamp.core.journal import remembered
 from patchclamp.core.metric import Metric
-from patchclamp.core.progress import progress
 from patchclamp.model.inputs import Prompt
+from patchclamp.model.measure import fingerprint
 from patchclamp.model.model import Model
 
 AnyMetric = Metric | Callable[[Logits], PerPrompt]
@@ -75,7 +76,8 @@ def judge(model: Model, circuit: Graph, clean: Prompt, corrupt: Prompt, metric: 
     cut = kept(q.wires, circuit.edges)
     whole = q.wires.joined.float()
     rng, total = Random(seed), int(whole.sum())
-    others = [share(q, _random(q, int((whole - cut).sum()), rng)) for _ in progress(range(random), label="random circuits")]
+    lots = (_random(q, int((whole - cut).sum()), rng) for _ in range(random))
+    others = remembered(lots, lambda lot: share(q, lot), "random circuits", lambda: (*_about(q, circuit), seed), random)
     return Verdict(len(circuit.edges), len(circuit.edges) / total, share(q, cut), share(q, whole - cut), tuple(others))
 
 
@@ -88,9 +90,11 @@ def curve(model: Model, ranking: Graph, clean: Prompt, corrupt: Prompt, metric: 
     q = Question.of(model, clean, corrupt, metric)
     ranked = sorted(ranking.edges, key=lambda e: -e.weight if signed else -abs(e.weight))
     total = int(q.wires.joined.sum())
-    found = []
-    for part in progress(shares, label="circuits"):
-        found.append(share(q, kept(q.wires, ranked[: round(part * total)])))
+
+    def part(size: float) -> float:
+        return share(q, kept(q.wires, ranked[: round(size * total)]))
+
+    found = remembered(shares, part, "circuits", lambda: (*_about(q, ranking), signed, tuple(shares)))
     values, at = torch.tensor(found), torch.tensor(list(shares))
     baseline = {"CPR": float(torch.trapezoid(values, at)), "CMD": float(torch.trapezoid((1 - values).abs(), at))}
     return Grid(values, ("share",), {"share": [f"{s:g}" for s in shares]}, unit="fraction of the gap", baseline=baseline,
@@ -102,9 +106,11 @@ def minimality(model: Model, circuit: Graph, clean: Prompt, corrupt: Prompt, met
     """For each edge of a circuit: how much faithfulness is lost when it alone is taken out. Near zero: it could go."""
     q = Question.of(model, clean, corrupt, metric)
     base = share(q, kept(q.wires, circuit.edges))
-    lost = []
-    for edge in progress(circuit.edges, label="edges"):
-        lost.append(base - share(q, kept(q.wires, [e for e in circuit.edges if e is not edge])))
+
+    def without(edge: Edge) -> float:
+        return base - share(q, kept(q.wires, [e for e in circuit.edges if e is not edge]))
+
+    lost = remembered(circuit.edges, without, "edges taken out", lambda: _about(q, circuit))
     names = [name(e) for e in circuit.edges]
     return Grid(torch.tensor(lost), ("edge",), {"edge": names}, unit="fraction of the gap",
                 title="What each edge is needed for", baseline={"faithfulness": base})  # fmt: skip
@@ -118,6 +124,11 @@ def share(q: Question, cut: Tensor) -> float:
             "the clean and the corrupt run have the same metric, so there is no difference to be responsible for."
         )
     return (float(q.cut(cut).mean()) - corrupt) / (clean - corrupt)
+
+
+def _about(q: Question, graph: Graph) -> tuple[object, ...]:
+    """What tells one question about a graph from another, for the journal."""
+    return fingerprint(q.model), q.clean.tokens, q.corrupt.tokens, *q.ends, graph.edges
 
 
 def _random(q: Question, size: int, rng: Random) -> Tensor:

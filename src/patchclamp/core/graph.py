@@ -6,6 +6,7 @@ of the receiver's inputs they enter (`q`, `k`, `v`, `mlp`).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -116,12 +117,14 @@ class Graph:
         return replace(self, nodes=tuple(n for n in self.nodes if n.site in ends), edges=chosen)
 
     def picture(self) -> Network:
-        """Layers from the bottom up, nodes of a layer side by side."""
+        """Layers from the bottom up, nodes of a layer side by side, each layer in the middle."""
         seats: dict[float, int] = {}
+        sizes = Counter(map(_height, self.nodes))
         drawn = []
         for node in self.nodes:
             height = _height(node)
-            column = seats[height] = seats.get(height, -1) + 1
+            seats[height] = seats.get(height, -1) + 1
+            column = seats[height] - (sizes[height] - 1) / 2
             drawn.append(Drawn(node.site, node.label or node.site, height, column, node.value))
         edges = tuple((e.sender, e.receiver, e.weight) for e in self.edges)
         return Network(tuple(drawn), edges, self.unit, self.title)

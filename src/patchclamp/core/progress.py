@@ -10,10 +10,14 @@ from typing import TypeVar
 Item = TypeVar("Item")
 PATIENCE = 2.0
 """Seconds before a bar appears."""
+_drawn: list = []
+"""The bar that is being drawn."""
 
 
 def progress(items: Iterable[Item], total: int | None = None, label: str = "") -> Iterator[Item]:
     """Yield the items; draw a bar on standard error once it takes longer than two seconds and somebody is looking.
+
+    There is one bar at a time: work within work is shown by the bar that came first.
 
     >>> list(progress(range(3), label="counting"))
     [0, 1, 2]
@@ -23,14 +27,16 @@ def progress(items: Iterable[Item], total: int | None = None, label: str = "") -
     started, bar, task = time.monotonic(), None, None
     try:
         for done, item in enumerate(items):
-            if bar is None and time.monotonic() - started > PATIENCE and _watched():
+            if bar is None and not _drawn and time.monotonic() - started > PATIENCE and _watched():
                 bar, task = _bar(label, total, done)
+                _drawn.append(bar)
             yield item
             if bar is not None and task is not None:
                 bar.update(task, advance=1)
     finally:
         if bar is not None:
             bar.stop()
+            _drawn.remove(bar)
 
 
 def _watched() -> bool:

@@ -11,7 +11,7 @@ Three ways, from the most saving to the plainest; each is exact, and a cell with
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -51,13 +51,20 @@ class _Unfaithful(Exception):
 
 
 @torch.no_grad()
-def sweep(model: Model, inputs: Inputs, cells: Sequence[Cell], last: bool) -> Iterator[Answer]:
-    """Run every cell's edit, by itself, on the base prompt; `last` says that only the last position's logits are wanted."""
+def sweep(model: Model, inputs: Inputs, cells: Sequence[Cell], last: bool, known: Collection[int] = ()) -> Iterator[Answer]:
+    """Run every cell's edit, by itself, on the base prompt; `last` says that only the last position's logits are wanted.
+
+    Waves of cells that are all `known` are passed over, but for the first one, which proves the way. The others are made of
+    the same cells as if nothing were known, and so come out the same to the bit.
+    """
     done: set[int] = set()
     for way in _ways(model, inputs, cells):
         try:
             base = Base.of(model, inputs, way)
             for wave in _waves(base, cells, way, done):
+                if done and known and set(wave.cells) <= set(known):
+                    done.update(wave.cells)
+                    continue
                 answer = _run(base, cells, wave, way, last, check=not done)
                 done.update(answer.cells)
                 yield answer

@@ -1,4 +1,4 @@
-"""Pairs from files that others wrote: lists of prompts (auto-circuit's form) and tables of relations (LRE's form).
+"""Pairs from files: lists of prompts (auto-circuit's form), tables of relations (LRE's form), examples line by line.
 
 `load_prompts` reads clean and corrupt prompts with their answers (Miller et al. 2024, "Transformer circuit faithfulness metrics
 are not robust"); `load_relation` reads subjects and objects with templates (Hernandez et al. 2023, "Linearity of relation
@@ -72,6 +72,35 @@ def load_relation(path: str | Path, seed: int = 0, shots: int = 0, tokenizer: To
     return pairs if tokenizer is None else fitting(pairs, tokenizer)
 
 
+def load_examples(path: str | Path) -> list[Pair]:
+    """Questions with their answers, one JSON object a line: `{"prompt": ..., "answer": ...}`, or `"answers"`, a list.
+
+    A prompt is text, or token ids for a model without a tokenizer; answers likewise. There are no corrupt prompts.
+    """
+    path = Path(path)
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise NotSaved(f"{path} could not be read ({error.strerror}); give the path of a file of JSON lines.") from None
+    pairs = [_example(line, f"{path}, line {n}") for n, line in enumerate(lines, 1) if line.strip()]
+    if not pairs:
+        raise NotSaved(f'{path} is empty; give one example a line, {{"prompt": "...", "answer": "..."}}.')
+    return pairs
+
+
+def _example(line: str, where: str) -> Pair:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise NotSaved(f"{where} is not readable JSON ({error}).") from None
+    prompt = _field(row, "prompt", (str, list), where)
+    answers = _field(row, "answers", list, where) if "answer" not in row else [_field(row, "answer", (str, int), where)]
+    try:
+        return Pair(prompt if isinstance(prompt, str) else tuple(prompt), None, tuple(answers), kind=Path(where).stem)
+    except WrongPrompt as error:
+        raise NotSaved(f"{where}: {error.args[0]}") from None
+
+
 @dataclass(frozen=True)
 class _Relation:
     name: str
@@ -132,11 +161,12 @@ def _read(path: Path) -> dict[str, Any]:
     return data
 
 
-def _field(row: Any, key: str, kind: type, where: str) -> Any:
+def _field(row: Any, key: str, kind: type | tuple[type, ...], where: str) -> Any:
     value = row.get(key) if isinstance(row, dict) else None
     if not isinstance(value, kind):
         found = "is missing" if value is None else f"is a {type(value).__name__}"
-        raise NotSaved(f'{where}: "{key}" {found}; it should be a {kind.__name__}.')
+        wanted = kind if isinstance(kind, tuple) else (kind,)
+        raise NotSaved(f'{where}: "{key}" {found}; it should be a {" or ".join(k.__name__ for k in wanted)}.')
     return value
 
 

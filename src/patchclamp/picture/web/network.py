@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 MOST_EDGES = 400
 """Edges drawn, strongest first; more are a grey area."""
+BOW = 8
+"""How far, in percent of the width, an edge swings out around the nodes that stand straight between its ends."""
 
 
 def network(picture: Network) -> Html:
@@ -37,7 +39,7 @@ def network(picture: Network) -> Html:
     index = {node.id: at for at, node in enumerate(picture.nodes)}
     drawn = tag(
         "div",
-        _edges(kept, places, index),
+        _edges(kept, places, index, min(40 / across, BOW), 100 / up),
         *(_node(node, places[node.id], shade, at, picture.unit) for at, (node, shade) in enumerate(zip(picture.nodes, shades))),
         class_="web",
         style=f"--across:{across};--up:{up}",
@@ -77,18 +79,23 @@ def layout(nodes: Sequence[Node]) -> tuple[dict[str, tuple[float, float]], int, 
     return places, across, up
 
 
-def _edges(edges: Sequence[tuple[str, str, float]], places: dict[str, tuple[float, float]], index: dict[str, int]) -> Html:
-    """Curves that leave upwards and arrive from below; blue adds, orange takes away. The weakest lie lowest."""
+def _edges(edges: Sequence[tuple[str, str, float]], places: dict[str, tuple[float, float]], index: dict[str, int],
+           bow: float, rise: float) -> Html:  # fmt: skip
+    """Curves that leave upwards and arrive from below; blue adds, orange takes away. The weakest lie lowest.
+
+    `rise` is how far one layer lies above another.
+    """
     top = max((abs(weight) for *_, weight in edges), default=1.0) or 1.0
     paths = []
     for start, end, weight in reversed(edges):
         (x, y), (u, v) = places[start], places[end]
         bend = (y + v) / 2 if y != v else y - 8
         share = abs(weight) / top
+        around = bow if x == u and abs(y - v) > 1.5 * rise else 0
         paths.append(
             tag(
                 "path",
-                d=f"M{x:g} {y:g}C{x:g} {bend:g} {u:g} {bend:g} {u:g} {v:g}",
+                d=f"M{x:g} {y:g}C{x + around:g} {bend:g} {u + around:g} {bend:g} {u:g} {v:g}",
                 class_="negative" if weight < 0 else "positive",
                 style=f"--share:{share:.3g}",
                 data_ends=f"{index[start]} {index[end]}",
