@@ -19,7 +19,7 @@ from random import Random
 import torch
 from torch import Tensor
 
-from patchclamp.circuit.edges import Question, kept, name
+from patchclamp.circuit.edges import Question, name
 from patchclamp.core.axes import Logits, PerPrompt
 from patchclamp.core.errors import WrongPrompt
 from patchclamp.core.graph import Graph
@@ -28,6 +28,7 @@ from patchclamp.core.metric import Metric
 from patchclamp.core.progress import progress
 from patchclamp.model.inputs import Prompt
 from patchclamp.model.model import Model
+from patchclamp.model.wires import Cut
 
 AnyMetric = Metric | Callable[[Logits], PerPrompt]
 SHARES = (0.0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -72,11 +73,10 @@ def judge(model: Model, circuit: Graph, clean: Prompt, corrupt: Prompt, metric: 
     (True, True)
     """
     q = Question.of(model, clean, corrupt, metric)
-    cut = kept(q.wires, circuit.edges)
-    whole = q.wires.joined.float()
-    rng, total = Random(seed), int(whole.sum())
-    others = [share(q, _random(q, int((whole - cut).sum()), rng)) for _ in progress(range(random), label="random circuits")]
-    return Verdict(len(circuit.edges), len(circuit.edges) / total, share(q, cut), share(q, whole - cut), tuple(others))
+    cut = q.kept(circuit.edges)
+    rng, total = Random(seed), int(q.all(cut.ndim == 3).sum())
+    others = [share(q, by_lot(q, cut, rng)) for _ in progress(range(random), label="random circuits")]
+    return Verdict(len(circuit.edges), len(circuit.edges) / total, share(q, cut), share(q, without(q, cut)), tuple(others))
 
 
 def curve(model: Model, ranking: Graph, clean: Prompt, corrupt: Prompt, metric: AnyMetric, *, shares: Sequence[float] = SHARES,
@@ -86,11 +86,11 @@ def curve(model: Model, ranking: Graph, clean: Prompt, corrupt: Prompt, metric: 
     Edges are ranked by magnitude, or, `signed`, by weight: those that support the answer first.
     """
     q = Question.of(model, clean, corrupt, metric)
-    ranked = sorted(ranking.edges, key=lambda e: -e.weight if signed else -abs(e.weight))
-    total = int(q.wires.joined.sum())
+    ranked = ranking.strongest(signed=signed)
+    total = int(q.all("pos=" in ranked[0].sender).sum()) if ranked else 0
     found = []
     for part in progress(shares, label="circuits"):
-        found.append(share(q, kept(q.wires, ranked[: round(part * total)])))
+        found.append(share(q, q.kept(ranked[: round(part * total)])))
     values, at = torch.tensor(found), torch.tensor(list(shares))
     baseline = {"CPR": float(torch.trapezoid(values, at)), "CMD": float(torch.trapezoid((1 - values).abs(), at))}
     return Grid(values, ("share",), {"share": [f"{s:g}" for s in shares]}, unit="fraction of the gap", baseline=baseline,
@@ -101,10 +101,10 @@ def curve(model: Model, ranking: Graph, clean: Prompt, corrupt: Prompt, metric: 
 def minimality(model: Model, circuit: Graph, clean: Prompt, corrupt: Prompt, metric: AnyMetric) -> Grid:
     """For each edge of a circuit: how much faithfulness is lost when it alone is taken out. Near zero: it could go."""
     q = Question.of(model, clean, corrupt, metric)
-    base = share(q, kept(q.wires, circuit.edges))
+    base = share(q, q.kept(circuit.edges))
     lost = []
     for edge in progress(circuit.edges, label="edges"):
-        lost.append(base - share(q, kept(q.wires, [e for e in circuit.edges if e is not edge])))
+        lost.append(base - share(q, q.kept([e for e in circuit.edges if e is not edge])))
     names = [name(e) for e in circuit.edges]
     return Grid(torch.tensor(lost), ("edge",), {"edge": names}, unit="fraction of the gap",
                 title="What each edge is needed for", baseline={"faithfulness": base})  # fmt: skip
@@ -120,10 +120,16 @@ def share(q: Question, cut: Tensor) -> float:
     return (float(q.cut(cut).mean()) - corrupt) / (clean - corrupt)
 
 
-def _random(q: Question, size: int, rng: Random) -> Tensor:
-    """The cut that leaves `size` edges drawn by lot."""
-    rows, columns = q.wires.joined.nonzero(as_tuple=True)
-    chosen = rng.sample(range(len(rows)), size)
-    cut = q.wires.joined.float()
-    cut[rows[chosen], columns[chosen]] = 0
-    return cut
+def without(q: Question, cut: Cut) -> Cut:
+    """The model without a circuit, whose own cut is given: what was whole is cut, and the other way round."""
+    joined = q.wires.joined.float()
+    return (joined if cut.ndim == 2 else joined[..., None]) - cut
+
+
+def by_lot(q: Question, cut: Cut, rng: Random) -> Cut:
+    """A cut that leaves as many edges whole as this one, drawn by lot from those that can matter."""
+    places = q.all(cut.ndim == 3).nonzero()
+    size = int((without(q, cut) > 0)[q.all(cut.ndim == 3)].sum())
+    made = torch.ones_like(cut) * without(q, torch.zeros_like(cut))
+    made[tuple(places[rng.sample(range(len(places)), size)].T)] = 0
+    return made
