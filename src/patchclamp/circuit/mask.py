@@ -68,8 +68,9 @@ def learned(model: Model, clean: Prompt, corrupt: Prompt, metric: Metric | Calla
         (alpha.grad,) = torch.autograd.grad(total, [alpha])
         optimizer.step()
     weights = torch.zeros(joined.shape).masked_scatter(joined, _open(alpha.detach(), gates.kind))
-    facts = {"model": model.name, "method": f"learned mask, {gates.kind} gates", 
-             "metric": getattr(metric, "name", "KL divergence"), "steps": str(gates.steps), "price": f"{gates.price:g}", "seed": str(gates.seed)}  # fmt: skip
+    facts = {"model": model.name, "method": f"learned mask, {gates.kind} gates",
+             "metric": getattr(metric, "name", "KL divergence"), "steps": str(gates.steps), "price": f"{gates.price:g}",
+             "seed": str(gates.seed)}  # fmt: skip
     return graph_of(q.wires, weights, "probability", "Learned gates", facts)
 
 

@@ -3,7 +3,7 @@
 Hypothesis tests after Shi et al. 2024, "hypothesis testing the circuit hypothesis in LLMs":
 
     equivalence    of the prompts, the circuit does better than the model on half: a sign test
-    independence   what is left without the circuit tells nothing of what the model does: a permutation test of dependence (HSIC)
+    independence   what is left without the circuit tells nothing of what the model does: a permutation test (HSIC)
     sufficiency    the circuit is no more faithful than random circuits of its size, or of its shape with other heads
     minimality     taking out this edge matters no more than taking out an edge that was added by lot
 
