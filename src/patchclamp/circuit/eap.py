@@ -14,6 +14,7 @@ from random import Random
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from patchclamp.circuit.edges import Question, Weights
@@ -21,6 +22,7 @@ from patchclamp.core.edit import Edit
 from patchclamp.core.grid import Grid
 from patchclamp.core.progress import progress
 from patchclamp.model.model import Model
+from patchclamp.model.wires import Written
 
 
 def eap(q: Question) -> Weights:
@@ -100,10 +102,20 @@ def _products(q: Question, model: Model, difference: Tensor, senders: slice = sl
         heard = range(*senders.indices(reader.before))
         if heard:
             mine = difference[heard.start : heard.stop]
-            made = torch.einsum("rbpd,sbpd->rsp" if q.positions else "rbpd,sbpd->rs", arrived.float(), mine.float())
-            made /= q.clean.batch
-            found[list(reader.rows), heard.start : heard.stop] = made.cpu()
+            found[list(reader.rows), heard.start : heard.stop] = table(arrived, mine, q.positions).cpu() / q.clean.batch
     return found
+
+
+def table(arrived: Float[Tensor, "row batch pos d_model"], written: Written, positions: bool = False) -> Weights:
+    """What arrives at some receivers times what some senders write: summed over prompts and features, and over tokens or not.
+
+    As one product of matrices; einsum takes seven times as long, for it brings the features in another order first.
+    """
+    a, b = arrived.float(), written.float()
+    if not positions:
+        return a.flatten(1) @ b.flatten(1).T
+    a, b = (x.permute(2, 0, 1, 3).flatten(2) for x in (a, b))
+    return torch.bmm(a, b.transpose(1, 2)).permute(1, 2, 0)
 
 
 def _along_inputs(q: Question, points: list[float]) -> Weights:

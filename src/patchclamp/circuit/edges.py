@@ -259,6 +259,9 @@ def label(site: str) -> str:
     at = f" @{index['pos']}" if "pos" in index else ""
     if parsed.layer is None:
         return f"{parsed.parts[0]}{at}"
+    for unit in ("neuron", "latent"):
+        if unit in index:
+            return f"{parsed.layer} {unit} {index[unit]}{at}"
     if "mlp" in parsed.parts:
         return f"MLP {parsed.layer}{at}"
     if "kv_head" in index:
