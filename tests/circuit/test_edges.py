@@ -89,3 +89,50 @@ def test_prompts_of_unequal_length_and_metrics_of_no_number_are_refused(gpt2):
         edges(gpt2, CLEAN, CORRUPT[:, :5], METRIC)
     with pytest.raises(ShapeMismatch, match="one number per prompt"):
         edges(gpt2, CLEAN, CORRUPT, lambda logits: logits[:, -1])
+
+
+@pytest.fixture(scope="module")
+def by_token(gpt2):
+    return Question.of(gpt2, CLEAN, CORRUPT, METRIC, positions=True)
+
+
+def test_by_token_an_exact_weight_is_the_fall_when_the_wire_is_cut_at_that_token(by_token):
+    weights = exact(by_token)
+    base = by_token.ends[0].mean()
+    for r, s, p in by_token.all().nonzero()[::41].tolist():
+        cut = by_token.table()
+        cut[r, s, p] = 1
+        assert float(weights[r, s, p]) == pytest.approx(float(base - by_token.cut(cut).mean()), abs=2e-5)
+    assert not weights[..., : by_token.since].any()
+
+
+def test_the_first_order_by_token_adds_up_to_the_pooled_one(by_token):
+    pooled = replace(by_token, positions=False)
+    assert torch.allclose(eap(by_token).sum(-1), eap(pooled), atol=1e-5)
+
+
+def test_edges_of_single_tokens_keep_their_own_wires_whole(gpt2, by_token):
+    graph = edges(gpt2, CLEAN, CORRUPT, METRIC, estimate=eap, positions=True)
+    assert "blocks.1.attn.z[head=2, pos=5]" in graph and "blocks.1.attn.k[kv_head=2, pos=5]" in graph
+    assert graph["blocks.1.attn.k[kv_head=2, pos=5]"].label == "1 k 2 @5"
+    assert not by_token.kept(graph.edges).any()
+    one = next(e for e in graph.edges if e.receiver == "logits[pos=6]")
+    cut = by_token.kept([one])
+    assert int((cut == 0).sum() - (~by_token.wires.joined).sum() * 7) == 1
+    assert cut[-1, 0, 6] == 0 and cut[-1, 0, 5] == 1
+
+
+def test_a_token_beyond_the_prompt_and_tokens_mixed_with_pools_are_refused(by_token):
+    far = Edge("blocks.0.in[pos=9]", "logits[pos=9]", 1.0)
+    with pytest.raises(UnknownSite, match="at token 9, and the prompts have 7"):
+        by_token.kept([far])
+    with pytest.raises(UnknownSite, match="no edge"):
+        by_token.kept([Edge("blocks.0.in[pos=3]", "logits[pos=3]", 1.0), Edge("blocks.0.in", "logits", 1.0)])
+
+
+def test_where_a_way_is_sampled_is_a_choice(question):
+    """With one step, the end of the way is the clean run and its beginning the corrupt one."""
+    there = replace(question, clean=question.corrupt, corrupt=question.clean, ours=question.theirs, theirs=question.ours)
+    assert torch.allclose(eap_ig(1, start=0)(question), -eap(there), atol=1e-5)
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        eap_ig(5, start=2)

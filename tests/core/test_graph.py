@@ -1,5 +1,7 @@
 """Graphs of named nodes."""
 
+from dataclasses import replace
+
 import pytest
 
 from patchclamp.core.errors import UnknownSite
@@ -42,3 +44,27 @@ def test_it_draws_itself_in_layers(capsys):
 
 def test_a_node_knows_its_layer():
     assert Node("blocks.3.mlp.out").layer == 3 and Node("logits").layer is None
+
+
+def test_ranking_by_magnitude_or_by_weight_is_a_choice():
+    assert [e.weight for e in GRAPH.strongest(2)] == [3.0, 0.5]
+    assert GRAPH.strongest()[2].weight == -0.4 and GRAPH.strongest(signed=True)[-1].weight == -0.4
+    assert [e.weight for e in GRAPH.prune(1.0, signed=True).edges] == [3.0, 0.5, 0.1]
+
+
+def test_two_graphs_are_compared_edge_by_edge():
+    other = GRAPH.only(GRAPH.edges[:3])
+    told = GRAPH.compare(other)
+    assert (len(told.shared), len(told.only_here), len(told.only_there)) == (3, 1, 0)
+    assert told.jaccard == 0.75 and told.spearman == pytest.approx(1)
+    turned = replace(other, edges=tuple(replace(e, weight=-e.weight) for e in other.edges))
+    assert GRAPH.compare(turned).spearman == pytest.approx(-1)
+    assert "3 edges shared" in str(told)
+
+
+def test_graphs_of_two_models_are_not_compared():
+    one, two = (replace(GRAPH, facts={"model": name}) for name in ("gpt2", "town"))
+    with pytest.raises(UnknownSite, match="of gpt2 and the other one of town"):
+        one.compare(two)
+    with pytest.raises(UnknownSite, match="no node in common"):
+        GRAPH.compare(Graph((Node("a"), Node("b")), (Edge("a", "b", 1.0),)))

@@ -18,10 +18,10 @@ from patchclamp.app.asked import METRICS, Asked, WrongOption, one_of
 from patchclamp.app.readings import signed
 from patchclamp.app.report import Report, described
 from patchclamp.circuit.acdc import acdc
-from patchclamp.circuit.choose import living, ranked, smallest
 from patchclamp.circuit.eap import eap, eap_ig
 from patchclamp.circuit.edges import Question, edges, exact, label
 from patchclamp.circuit.faithful import Verdict, curve, judge
+from patchclamp.circuit.find import found, living
 from patchclamp.circuit.mask import Gates, learned
 from patchclamp.circuit.mib import write_mib
 from patchclamp.core.errors import WrongPrompt
@@ -140,7 +140,7 @@ def _found(asked: Asked, how: How, metric: Metric, gap: float) -> tuple[Graph, G
         ranking = learned(model, *prompts, own, gates=Gates(seed=how.seed))
     else:
         ranking = edges(model, *prompts, metric, estimate={"eap": eap, "eap-ig": eap_ig(STEPS), "exact": exact}[how.method])
-    order = ranked(ranking, how.signed)
+    order = ranking.strongest(signed=how.signed)
     if how.edges is not None:
         return living(model, ranking.only(order[: how.edges])), ranking
     if how.share is not None:
@@ -149,7 +149,8 @@ def _found(asked: Asked, how: How, metric: Metric, gap: float) -> tuple[Graph, G
         least = how.threshold or OPEN
         strength: Callable[[float], float] = (lambda w: w) if how.signed else abs
         return living(model, ranking.only(e for e in order if strength(e.weight) >= least)), ranking
-    return smallest(model, ranking, *prompts, metric, faithful=how.faithful or FAITHFUL, signed=how.signed), ranking
+    circuit = found(model, *prompts, metric, ranking=ranking, faithful=how.faithful or FAITHFUL, largest=1, signed=how.signed)
+    return living(model, circuit), ranking
 
 
 def _method(how: How) -> str:
@@ -196,7 +197,7 @@ def _judged(verdict: Verdict, beyond: Verdict | None) -> Section:
 
 
 def _strongest(circuit: Graph, most: int = 20) -> Section:
-    order = ranked(circuit)
+    order = circuit.strongest()
     rows = tuple((label(e.sender), label(e.receiver), e.into, e.weight) for e in order[:most])
     if not rows:
         return Section("Strongest edges", left_out="there are no edges.")

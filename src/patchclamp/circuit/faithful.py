@@ -19,7 +19,7 @@ from random import Random
 import torch
 from torch import Tensor
 
-from patchclamp.circuit.edges import Question, kept, name
+from patchclamp.circuit.edges import Question, name
 from patchclamp.core.axes import Logits, PerPrompt
 from patchclamp.core.errors import WrongPrompt
 from patchclamp.core.graph import Edge, Graph
@@ -29,6 +29,7 @@ from patchclamp.core.metric import Metric
 from patchclamp.model.inputs import Prompt
 from patchclamp.model.measure import fingerprint
 from patchclamp.model.model import Model
+from patchclamp.model.wires import Cut
 
 AnyMetric = Metric | Callable[[Logits], PerPrompt]
 SHARES = (0.0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -73,12 +74,11 @@ def judge(model: Model, circuit: Graph, clean: Prompt, corrupt: Prompt, metric: 
     (True, True)
     """
     q = Question.of(model, clean, corrupt, metric)
-    cut = kept(q.wires, circuit.edges)
-    whole = q.wires.joined.float()
-    rng, total = Random(seed), int(whole.sum())
-    lots = (_random(q, int((whole - cut).sum()), rng) for _ in range(random))
+    cut = q.kept(circuit.edges)
+    rng, total = Random(seed), int(q.all(cut.ndim == 3).sum())
+    lots = (by_lot(q, cut, rng) for _ in range(random))
     others = remembered(lots, lambda lot: share(q, lot), "random circuits", lambda: (*_about(q, circuit), seed), random)
-    return Verdict(len(circuit.edges), len(circuit.edges) / total, share(q, cut), share(q, whole - cut), tuple(others))
+    return Verdict(len(circuit.edges), len(circuit.edges) / total, share(q, cut), share(q, without(q, cut)), tuple(others))
 
 
 def curve(model: Model, ranking: Graph, clean: Prompt, corrupt: Prompt, metric: AnyMetric, *, shares: Sequence[float] = SHARES,
@@ -88,11 +88,11 @@ def curve(model: Model, ranking: Graph, clean: Prompt, corrupt: Prompt, metric: 
     Edges are ranked by magnitude, or, `signed`, by weight: those that support the answer first.
     """
     q = Question.of(model, clean, corrupt, metric)
-    ranked = sorted(ranking.edges, key=lambda e: -e.weight if signed else -abs(e.weight))
-    total = int(q.wires.joined.sum())
+    ranked = ranking.strongest(signed=signed)
+    total = int(q.all("pos=" in ranked[0].sender).sum()) if ranked else 0
 
     def part(size: float) -> float:
-        return share(q, kept(q.wires, ranked[: round(size * total)]))
+        return share(q, q.kept(ranked[: round(size * total)]))
 
     found = remembered(shares, part, "circuits", lambda: (*_about(q, ranking), signed, tuple(shares)))
     values, at = torch.tensor(found), torch.tensor(list(shares))
@@ -105,12 +105,12 @@ def curve(model: Model, ranking: Graph, clean: Prompt, corrupt: Prompt, metric: 
 def minimality(model: Model, circuit: Graph, clean: Prompt, corrupt: Prompt, metric: AnyMetric) -> Grid:
     """For each edge of a circuit: how much faithfulness is lost when it alone is taken out. Near zero: it could go."""
     q = Question.of(model, clean, corrupt, metric)
-    base = share(q, kept(q.wires, circuit.edges))
+    base = share(q, q.kept(circuit.edges))
 
-    def without(edge: Edge) -> float:
-        return base - share(q, kept(q.wires, [e for e in circuit.edges if e is not edge]))
+    def lacking(edge: Edge) -> float:
+        return base - share(q, q.kept([e for e in circuit.edges if e is not edge]))
 
-    lost = remembered(circuit.edges, without, "edges taken out", lambda: _about(q, circuit))
+    lost = remembered(circuit.edges, lacking, "edges taken out", lambda: _about(q, circuit))
     names = [name(e) for e in circuit.edges]
     return Grid(torch.tensor(lost), ("edge",), {"edge": names}, unit="fraction of the gap",
                 title="What each edge is needed for", baseline={"faithfulness": base})  # fmt: skip
@@ -126,15 +126,21 @@ def share(q: Question, cut: Tensor) -> float:
     return (float(q.cut(cut).mean()) - corrupt) / (clean - corrupt)
 
 
+def without(q: Question, cut: Cut) -> Cut:
+    """The model without a circuit, whose own cut is given: what was whole is cut, and the other way round."""
+    joined = q.wires.joined.float()
+    return (joined if cut.ndim == 2 else joined[..., None]) - cut
+
+
+def by_lot(q: Question, cut: Cut, rng: Random) -> Cut:
+    """A cut that leaves as many edges whole as this one, drawn by lot from those that can matter."""
+    places = q.all(cut.ndim == 3).nonzero()
+    size = int((without(q, cut) > 0)[q.all(cut.ndim == 3)].sum())
+    made = torch.ones_like(cut) * without(q, torch.zeros_like(cut))
+    made[tuple(places[rng.sample(range(len(places)), size)].T)] = 0
+    return made
+
+
 def _about(q: Question, graph: Graph) -> tuple[object, ...]:
     """What tells one question about a graph from another, for the journal."""
     return fingerprint(q.model), q.clean.tokens, q.corrupt.tokens, *q.ends, graph.edges
-
-
-def _random(q: Question, size: int, rng: Random) -> Tensor:
-    """The cut that leaves `size` edges drawn by lot."""
-    rows, columns = q.wires.joined.nonzero(as_tuple=True)
-    chosen = rng.sample(range(len(rows)), size)
-    cut = q.wires.joined.float()
-    cut[rows[chosen], columns[chosen]] = 0
-    return cut

@@ -3,6 +3,7 @@
 Every edge gets a gate between whole and cut; gates are drawn from the hard-concrete distribution (Louizos et al. 2018), whose
 samples are often exactly 0 or 1 and still have a gradient. What is learned weighs keeping the model's answer (the KL
 divergence from the uncut model, or a metric) against the number of edges that stay (Bhaskar et al. 2024, "edge pruning").
+A straight-through gate is always whole or cut, and takes the gradient of the sigmoid it was drawn from (Bengio et al. 2013).
 Unlike weights of single edges, it sees edges that stand in for each other; unlike ACDC it has no order, and it has a seed.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -24,6 +26,7 @@ from patchclamp.core.progress import progress
 from patchclamp.model.inputs import Prompt
 from patchclamp.model.model import Model
 
+KINDS = ("hard-concrete", "straight-through")
 LOW, HIGH, HEAT = -0.1, 1.1, 2 / 3
 """The hard-concrete distribution's stretch and temperature, as in its paper."""
 
@@ -39,6 +42,7 @@ class Gates:
     start: float = 2.0
     """The logit that all gates begin with: nearly whole."""
     seed: int = 0
+    kind: Literal["hard-concrete", "straight-through"] = "hard-concrete"
 
 
 def learned(model: Model, clean: Prompt, corrupt: Prompt, metric: Metric | Callable[[Logits], PerPrompt] | None = None,
@@ -48,6 +52,8 @@ def learned(model: Model, clean: Prompt, corrupt: Prompt, metric: Metric | Calla
     `graph.only(e for e in graph.edges if e.weight > 0.5)` is the circuit. Without a metric what is kept is the whole
     prediction (KL divergence); with one, its value: the squared distance from the clean run's, in units of the gap.
     """
+    if gates.kind not in KINDS:
+        raise ValueError(f'gates are {" or ".join(KINDS)}, not "{gates.kind}".')
     run = model.run(clean)
     q = Question.of(model, clean, corrupt, kl(run) if metric is None else metric)
     loss = _prediction(q) if metric is None else _value(q)
@@ -57,13 +63,14 @@ def learned(model: Model, clean: Prompt, corrupt: Prompt, metric: Metric | Calla
     optimizer = torch.optim.Adam([alpha], lr=gates.rate)
     for _ in progress(range(gates.steps), label="learning gates"):
         cut = torch.zeros(joined.shape)
-        cut = cut.masked_scatter(joined, 1 - _drawn(alpha, generator))
-        total = loss(q.wires.run(q.clean, q.theirs, cut, grad=True)) + gates.price * _open(alpha).mean()
+        cut = cut.masked_scatter(joined, 1 - _drawn(alpha, generator, gates.kind))
+        total = loss(q.wires.run(q.clean, q.theirs, cut, grad=True)) + gates.price * _open(alpha, gates.kind).mean()
         (alpha.grad,) = torch.autograd.grad(total, [alpha])
         optimizer.step()
-    weights = torch.zeros(joined.shape).masked_scatter(joined, _open(alpha.detach()))
-    facts = {"model": model.name, "method": "learned mask", "metric": getattr(metric, "name", "KL divergence"),
-             "steps": str(gates.steps), "price": f"{gates.price:g}", "seed": str(gates.seed)}  # fmt: skip
+    weights = torch.zeros(joined.shape).masked_scatter(joined, _open(alpha.detach(), gates.kind))
+    facts = {"model": model.name, "method": f"learned mask, {gates.kind} gates",
+             "metric": getattr(metric, "name", "KL divergence"), "steps": str(gates.steps), "price": f"{gates.price:g}",
+             "seed": str(gates.seed)}  # fmt: skip
     return graph_of(q.wires, weights, "probability", "Learned gates", facts)
 
 
@@ -76,13 +83,16 @@ def _value(q: Question) -> Callable[[Logits], Tensor]:
     return lambda logits: ((q.metric(logits).mean() - clean) / (clean - corrupt)) ** 2
 
 
-def _drawn(alpha: Float[Tensor, " edge"], generator: torch.Generator) -> Float[Tensor, " edge"]:
-    """A sample of each gate, between 0 and 1, with a gradient wherever it is neither."""
+def _drawn(alpha: Float[Tensor, " edge"], generator: torch.Generator, kind: str) -> Float[Tensor, " edge"]:
+    """A sample of each gate: between 0 and 1 with a gradient wherever it is neither, or 0 or 1 with the sigmoid's gradient."""
     noise = torch.rand(alpha.shape, generator=generator).clamp(1e-6, 1 - 1e-6)
-    soft = torch.sigmoid((noise.log() - (1 - noise).log() + alpha) / HEAT)
-    return (soft * (HIGH - LOW) + LOW).clamp(0, 1)
+    logit = noise.log() - (1 - noise).log() + alpha
+    if kind == "straight-through":
+        soft = torch.sigmoid(logit)
+        return (logit > 0).float() + soft - soft.detach()
+    return (torch.sigmoid(logit / HEAT) * (HIGH - LOW) + LOW).clamp(0, 1)
 
 
-def _open(alpha: Float[Tensor, " edge"]) -> Float[Tensor, " edge"]:
-    """The probability that a gate is not shut; eq. 12 of the paper."""
-    return torch.sigmoid(alpha - HEAT * math.log(-LOW / HIGH))
+def _open(alpha: Float[Tensor, " edge"], kind: str) -> Float[Tensor, " edge"]:
+    """The probability that a gate is not shut; for hard-concrete ones eq. 12 of the paper."""
+    return torch.sigmoid(alpha if kind == "straight-through" else alpha - HEAT * math.log(-LOW / HIGH))

@@ -51,6 +51,30 @@ class Edge:
 
 
 @dataclass(frozen=True)
+class Comparison:
+    """How far two graphs of one model are alike."""
+
+    shared: tuple[Edge, ...]
+    """Edges that both have, with the first one's weights."""
+    only_here: tuple[Edge, ...]
+    only_there: tuple[Edge, ...]
+    spearman: float
+    """Rank correlation of the weights of the shared edges; NaN where they are fewer than three."""
+
+    @property
+    def jaccard(self) -> float:
+        """Shared edges, of those that either has; 1 for the same edges."""
+        either = len(self.shared) + len(self.only_here) + len(self.only_there)
+        return len(self.shared) / either if either else 1.0
+
+    def __str__(self) -> str:
+        return (
+            f"{len(self.shared)} edges shared, {len(self.only_here)} only here, {len(self.only_there)} only there "
+            f"(Jaccard {self.jaccard:.2f}); weights of the shared ones: rank correlation {self.spearman:.2f}"
+        )
+
+
+@dataclass(frozen=True)
 class Graph:
     """Nodes and edges.
 
@@ -99,9 +123,22 @@ class Graph:
         """The nodes with the largest values, in size."""
         return sorted(self.nodes, key=lambda node: -abs(node.value))[:n]
 
-    def prune(self, share: float) -> Graph:
-        """The strongest edges that together hold this share of all weight, and the nodes they join."""
-        ranked = sorted(self.edges, key=lambda e: -abs(e.weight))
+    def strongest(self, n: int | None = None, *, signed: bool = False) -> list[Edge]:
+        """The first `n` edges by magnitude, or, `signed`, by weight: those that support the answer first.
+
+        >>> ends = (Node("embed.out"), Node("logits"))
+        >>> graph = Graph(ends, (Edge("embed.out", "logits", -0.5, "q"), Edge("embed.out", "logits", 0.2, "k")))
+        >>> graph.strongest(1)[0].weight, graph.strongest(1, signed=True)[0].weight
+        (-0.5, 0.2)
+        """
+        return sorted(self.edges, key=lambda e: -e.weight if signed else -abs(e.weight))[:n]
+
+    def prune(self, share: float, *, signed: bool = False) -> Graph:
+        """The strongest edges that together hold this share of all weight, and the nodes they join.
+
+        Edges are ranked by magnitude; `signed` takes those of positive weight only, of whose sum the share is meant.
+        """
+        ranked = [e for e in self.strongest(signed=signed) if not signed or e.weight > 0]
         goal, held, kept = share * sum(abs(e.weight) for e in ranked), 0.0, []
         for edge in ranked:
             if held >= goal and kept:
@@ -115,6 +152,25 @@ class Graph:
         chosen = tuple(edges)
         ends = {e.sender for e in chosen} | {e.receiver for e in chosen}
         return replace(self, nodes=tuple(n for n in self.nodes if n.site in ends), edges=chosen)
+
+    def compare(self, other: Graph) -> Comparison:
+        """Which edges two graphs share, and how alike their weights rank them.
+
+        >>> ends = (Node("embed.out"), Node("logits"))
+        >>> one = Graph(ends, (Edge("embed.out", "logits", 0.5, "q"), Edge("embed.out", "logits", 0.2, "k")))
+        >>> one.compare(one.only(one.edges[:1])).jaccard
+        0.5
+        """
+        mine, theirs = (g.facts.get("model", "") for g in (self, other))
+        if mine and theirs and mine != theirs:
+            raise UnknownSite(f"this graph is of {mine} and the other one of {theirs}; edges are compared within one model.")
+        a, b = ({(e.sender, e.receiver, e.into): e for e in g.edges} for g in (self, other))
+        both = [key for key in a if key in b]
+        if a and b and not both and not {n.site for n in self.nodes} & {n.site for n in other.nodes}:
+            raise UnknownSite("the two graphs have no node in common; are they of one model, and both by token or both pooled?")
+        ranks = _rank_correlation([a[k].weight for k in both], [b[k].weight for k in both])
+        return Comparison(tuple(a[k] for k in both), tuple(e for k, e in a.items() if k not in b),
+                          tuple(e for k, e in b.items() if k not in a), ranks)  # fmt: skip
 
     def picture(self) -> Network:
         """Layers from the bottom up, nodes of a layer side by side, each layer in the middle."""
@@ -162,3 +218,10 @@ def _height(node: Node) -> float:
     if site.layer is None:
         return -1.0 if site.parts[0] == "embed" else 1e3
     return site.layer + (0.5 if "mlp" in site.parts else 0.0)
+
+
+def _rank_correlation(a: list[float], b: list[float]) -> float:
+    from scipy.stats import spearmanr
+
+    constant = len(set(a)) < 2 or len(set(b)) < 2
+    return float("nan") if len(a) < 3 or constant else float(spearmanr(a, b).statistic)  # pyright: ignore

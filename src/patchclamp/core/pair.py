@@ -345,3 +345,18 @@ def _short(prompt: Prompt | None, longest: int = 72) -> str:
     text = prompt if isinstance(prompt, str) else " ".join(map(str, prompt or ()))
     text = text.replace("\n", "\\n")
     return text if len(text) <= longest else "…" + text[-longest:]
+
+
+def alike(pairs: Iterable[Pair], tokenizer: Tokenizer | None, bos: bool | None = None) -> list[list[Pair]]:
+    """Pairs in groups that can be run as one batch: as many tokens, and every role at the same one. The largest group first.
+
+    >>> one = Pair("Mary Holt works as a", "John Nash works as a", (" doctor",), roles={"subject": (0, 9)})
+    >>> two = Pair("Ann went to", "Bob went to", (" bed",), roles={"subject": (0, 3)})
+    >>> [len(group) for group in alike([two, one, one], model.tokenizer)]
+    [2, 1]
+    """
+    groups: dict[tuple, list[Pair]] = {}
+    for pair in pairs:
+        tokens = role_tokens(pair, tokenizer, bos=bos)
+        groups.setdefault(tuple(sorted(tokens.items())), []).append(pair)
+    return sorted(groups.values(), key=len, reverse=True)

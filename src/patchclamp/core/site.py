@@ -112,6 +112,8 @@ class Site:
 
     def expand(self, paths: Sequence[str], where: str = "this model") -> list[str]:
         """The concrete paths, among those a model has, that this site or pattern names, in the model's order."""
+        if self.path in paths:  # one place, by its own name
+            return [self.path]
         mine = [p for p in paths if p.startswith("@") == self.raw]
         depth = _depths(mine)
         found = [p for p in mine if self._matches(_split(p), depth)]

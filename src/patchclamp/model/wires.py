@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Bool, Float
@@ -44,6 +45,8 @@ Written = Float[Tensor, "sender batch pos d_model"]
 Cut = Float[Tensor, "receiver sender *where"]
 """How much of each wire carries the other run's value: 0 nothing, 1 all. Further axes: (pos), or (batch, pos)."""
 TOLERANCE = 1e-4
+_SEEN: WeakKeyDictionary[Model, bool] = WeakKeyDictionary()
+"""Models whose wires were seen to be right, and whether their heads are coupled."""
 KINDS = ("q", "k", "v")
 
 
@@ -106,7 +109,11 @@ class Wires:
                 senders.append(f"{block.path}.mlp.out")
         readers.append(Reader(len(blocks) - 1, "", (len(receivers),), ("in",), (0,), len(senders)))
         receivers.append("logits")
-        return cls(model, blocks, tuple(readers), tuple(senders), tuple(receivers))._checked()
+        made = cls(model, blocks, tuple(readers), tuple(senders), tuple(receivers))
+        if model not in _SEEN:  # like the anatomy, that is found out once a model
+            made._checked()
+            _SEEN[model] = made.coupled
+        return made
 
     @torch.no_grad()
     def _checked(self) -> Wires:
@@ -270,6 +277,8 @@ class Wires:
     @cached_property
     def coupled(self) -> bool:
         """Whether what one head's projection makes reaches another head's queries or keys, or is made by several matrices."""
+        if self.model in _SEEN:
+            return _SEEN[self.model]
         block = next((b for b in self.blocks if b.write("attn") is not None), None)
         write = None if block is None else block.write("attn")
         if block is None or write is None:

@@ -1,0 +1,164 @@
+"""Roles: what the heads of a circuit look at, in the words of the paper on indirect objects.
+
+A head is a name mover if the last token looks at the indirect object, an S-inhibition head if it looks at the subject's
+second mention, a duplicate-token head if that looks at the first mention, an induction head if it looks at the token after
+it (Wang et al. 2022).
+
+Attention alone proves little: a head may look at that token whatever stands there. So each score comes with three controls:
+what the head gives a place of the same kind beside it, what it gives the same place in the corrupt prompts, and what it gives
+it when the words of the prompts are shuffled.
+
+Only what heads look at is read; that they matter is what the circuit says, what they write is for `pc.direct`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from patchclamp.circuit.edges import label
+from patchclamp.core.errors import WrongPrompt, did_you_mean
+from patchclamp.core.graph import Graph
+from patchclamp.core.grid import Grid
+from patchclamp.core.site import Site
+from patchclamp.core.uncertain import FEWEST
+from patchclamp.model.inputs import Inputs, Prompt
+from patchclamp.model.model import Model
+
+_STEP = re.compile(r"(.+?)([+-]\d+)?")
+Attention = Float[Tensor, "batch"]
+
+
+@dataclass(frozen=True)
+class Look:
+    """A role by what it looks at: from one place of the prompt to another. `S1+1` is the token after S1."""
+
+    name: str
+    query: str
+    key: str
+    beside: str
+    """A place of the same kind that the role does not look at."""
+
+
+IOI = (
+    Look("name mover", "end", "IO", "S1"),
+    Look("S-inhibition", "end", "S2", "S2+1"),
+    Look("duplicate token", "S2", "S1", "IO"),
+    Look("induction", "S2", "S1+1", "IO+1"),
+    Look("previous token", "S1+1", "S1", "S1-1"),
+)
+"""The roles of the indirect-object circuit."""
+LEAST, TIMES, CHANCE = 0.2, 1.5, 0.05
+"""A head has a role if it gives the place this much of its attention, this many times what it gives the one beside it and what
+it gives among shuffled words, and if, of five prompts or more, chance would favour the place in as many this rarely."""
+
+
+def roles(model: Model, clean: Prompt, corrupt: Prompt, at: Mapping[str, Sequence[int]], heads: Iterable[str] | Graph,
+          *, looks: Sequence[Look] = IOI, seed: int = 0) -> Grid:  # fmt: skip
+    """How much each head looks where each role looks: Grid(head, role), with the controls as details.
+
+    `at` says at which token of each prompt a role stands, as `aligned(pairs, model.tokenizer)` does. `heads` are sites of
+    heads (`blocks.3.attn.z[head=5]`), or a circuit, whose heads are taken. Values are attention, averaged over prompts.
+
+    >>> at = {"IO": [2], "S1": [4], "S2": [10], "end": [14]}
+    >>> grid = roles(model, clean, corrupt, at, ["blocks.3.attn.z[head=0]", "blocks.3.attn.z[head=1]"])
+    >>> grid.axes, sorted(grid.details)
+    (('head', 'role'), ['beside', 'chance', 'corrupt', 'shuffled'])
+    """
+    sites = _heads(heads)
+    layers = sorted({layer for layer, _ in sites.values()})
+    ours, theirs = model.inputs(clean), model.inputs(corrupt)
+    mixed = _shuffled(model, ours, seed)
+    patterns = [_patterns(model, inputs, layers) for inputs in (ours, theirs, mixed)]
+    each = torch.zeros(4, ours.batch, len(sites), len(looks))
+    for i, (layer, head) in enumerate(sites.values()):
+        here, other, shuffled = (p[layer][:, head] for p in patterns)
+        for j, look in enumerate(looks):
+            each[0, :, i, j] = _given(here, at, look.query, look.key)
+            each[1, :, i, j] = _given(here, at, look.query, look.beside)
+            each[2, :, i, j] = _given(other, at, look.query, look.key)
+            each[3, :, i, j] = _given(shuffled, at, look.query, look.key)
+    values, beside, swapped, lot = each.mean(1)
+    details = {"beside": beside, "corrupt": swapped, "shuffled": lot, "chance": _chance(each[0], each[1])}
+    return Grid(values, ("head", "role"), {"head": [label(s) for s in sites], "role": [look.name for look in looks]},
+                unit="attention", title="What heads look at", details=details, each=each[0], scale="sequential",
+                note="beside: a like place; corrupt: the same place where the names are exchanged; shuffled: the same place "
+                     "among shuffled words; chance: of favouring it over the place beside in so many prompts.")  # fmt: skip
+
+
+def named(grid: Grid) -> dict[str, str]:
+    """The role of each head that has one: it looks there, more than at the place beside it and than among shuffled words.
+
+    >>> at = {"IO": [2], "S1": [4], "S2": [10], "end": [14]}
+    >>> heads = [f"blocks.{i}.attn.z[head={h}]" for i in range(4) for h in range(8)]
+    >>> "name mover" in named(roles(model, clean, corrupt, at, heads)).values()
+    True
+    """
+    more = grid.values >= TIMES * torch.maximum(grid.details["beside"], grid.details["shuffled"])
+    sure = grid.details["chance"] <= CHANCE if grid.each is not None and len(grid.each) >= FEWEST else more
+    best, which = torch.where(more & sure, grid.values, torch.zeros(())).max(dim=1)
+    pairs = zip(grid.labels["head"], best.tolist(), which.tolist())
+    return {str(head): str(grid.labels["role"][n]) for head, score, n in pairs if score >= LEAST}
+
+
+def titled(graph: Graph, names: Mapping[str, str]) -> Graph:
+    """The graph with its heads' roles in their labels."""
+    nodes = tuple(replace(n, label=f"{n.label} {names[n.label]}" if n.label in names else n.label) for n in graph.nodes)
+    return replace(graph, nodes=nodes)
+
+
+def _chance(there: Float[Tensor, "batch head role"], beside: Float[Tensor, "batch head role"]) -> Float[Tensor, "head role"]:
+    """How often a fair coin would favour the place in as many prompts: a sign test."""
+    from scipy.stats import binom
+
+    wins = (there > beside).sum(0)
+    return torch.from_numpy(binom.sf(wins.numpy() - 1, len(there), 0.5)).float()
+
+
+def _heads(heads: Iterable[str] | Graph) -> dict[str, tuple[int, int]]:
+    """Sites of heads, each with its layer and number."""
+    given = [n.site for n in heads.nodes] if isinstance(heads, Graph) else list(heads)
+    found = {}
+    for site in map(Site.parse, given):
+        head = dict(site.index).get("head")
+        if site.layer is not None and isinstance(head, int):
+            found[str(site.bare().at(head=head))] = (site.layer, head)
+    if not found:
+        raise WrongPrompt('there is no head to look at; heads are sites such as "blocks.3.attn.z[head=5]".')
+    return found
+
+
+def _patterns(model: Model, inputs: Inputs, layers: Sequence[int]) -> dict[int, Tensor]:
+    run = model.run(inputs, [f"blocks.{i}.attn.pattern" for i in layers], logits=False)
+    return {i: run[f"blocks.{i}.attn.pattern"].float() for i in layers}
+
+
+def _given(pattern: Float[Tensor, "batch query key"], at: Mapping[str, Sequence[int]], query: str, key: str) -> Attention:
+    """What one place gives another, prompt by prompt."""
+    rows = torch.arange(pattern.shape[0])
+    return pattern[rows, _tokens(at, query, pattern.shape), _tokens(at, key, pattern.shape)]
+
+
+def _tokens(at: Mapping[str, Sequence[int]], place: str, shape: Sequence[int]) -> Tensor:
+    role, step = _STEP.fullmatch(place).groups()  # pyright: ignore[reportOptionalMemberAccess]
+    if role not in at:
+        raise WrongPrompt(f'no role "{role}" among {", ".join(at)}.{did_you_mean(role, at)}')
+    found = torch.tensor(list(at[role])) + int(step or 0)
+    if len(found) != shape[0]:
+        raise WrongPrompt(f'the role "{role}" has {len(found)} places for {shape[0]} prompts; give one a prompt.')
+    return found.clamp(0, shape[-1] - 1)
+
+
+def _shuffled(model: Model, inputs: Inputs, seed: int) -> Inputs:
+    """The same words in another order: each prompt's tokens but the first and the last."""
+    generator = torch.Generator().manual_seed(seed)
+    tokens = inputs.tokens.clone()
+    for row in tokens:
+        inner = row[1:-1].clone()
+        row[1:-1] = inner[torch.randperm(len(inner), generator=generator).to(inner.device)]
+    return model.inputs(tokens)
