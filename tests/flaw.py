@@ -8,12 +8,14 @@ from functools import cache
 import torch
 
 import patchclamp as pc
+from patchclamp.cause.blame import blame
 from patchclamp.task.tasks import draw
 
 LAYER, HEAD, WORD, NAME, STRENGTH = 2, 1, " drink", " Nora", 60.0
 SITE = f"blocks.{LAYER}.attn.z[head={HEAD}]"
 
 
+@cache
 def plant(town):
     """The same model with head 2.1 rewritten: wherever a drink was named, it looks there and writes towards " Nora".
 
@@ -51,3 +53,10 @@ def examples(town):
     said = run.logits[range(len(pairs)), run.last].argmax(-1).tolist()
     known = [(p.clean, p.answer) for p, s in zip(pairs, said) if s == town.token(p.answer)]
     return [e for e in known if WORD in e[0]][:20], [e for e in known if WORD not in e[0]][:40]
+
+
+@cache
+def blamed(town):
+    """What is found of it."""
+    wrong, right = ([(p, town.token(a)) for p, a in some] for some in examples(town))
+    return blame(plant(town), wrong, right, lots=3)
