@@ -76,7 +76,7 @@ def test_other_reports_open_by_themselves_too(browser, town, tmp_path, kind, wid
     page.on("pageerror", lambda error: trouble.append(str(error)))
     page.goto(path.as_uri())
     titles = page.locator("details.section > summary h2").all_inner_texts()
-    assert titles == [s.title for s in report.page.sections] and page.locator("figure").count() >= len(titles)
+    assert titles == [s.title for s in report.page.sections] and page.locator("figure").count() > 0
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     context.close()
     assert trouble == [] and [u for u in asks if not u.startswith("data:")] == [path.as_uri()]
