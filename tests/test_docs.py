@@ -56,7 +56,7 @@ def _float(text: str) -> float:
     return float(text.replace("−", "-"))
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if p.stem in ("README", "examine")], ids=lambda p: p.stem)
+@pytest.mark.parametrize("page", [p for p in PAGES if p.stem in ("README", "examine", "shell")], ids=lambda p: p.stem)
 def test_commands_of_a_page_exist(page):
     """Every option that a page names is one that the command has."""
     import typer

@@ -32,3 +32,12 @@ def test_nobody_looking_sees_no_bar(monkeypatch):
     monkeypatch.setattr(module, "PATIENCE", -1.0)
     list(progress(range(3)))
     assert log.getvalue() == ""
+
+
+def test_work_within_work_has_one_bar(monkeypatch):
+    screen = Screen()
+    monkeypatch.setattr("sys.stderr", screen)
+    monkeypatch.setattr(module, "PATIENCE", -1.0)
+    for _ in progress([1, 2], label="outer"):
+        list(progress([1, 2], label="inner"))
+    assert "outer" in screen.getvalue() and "inner" not in screen.getvalue()

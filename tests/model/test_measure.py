@@ -8,11 +8,14 @@ import zoo
 from patchclamp.cause.ablate import ablate
 from patchclamp.circuit.acdc import acdc
 from patchclamp.circuit.edges import edges
+from patchclamp.circuit.mask import Gates, learned
 from patchclamp.core.journal import keeping
 from patchclamp.model import replay
 from patchclamp.model.measure import fingerprint
 
 OTHER = torch.cat([torch.arange(20, 34).view(2, 7)[:, :3], torch.arange(50, 58).view(2, 4)], 1)
+
+GATES = Gates(steps=8)
 
 
 class Watched:
@@ -32,6 +35,7 @@ WORK = {
     "effects": lambda model, ids, metric: pc.effects(model, ids, OTHER, "blocks.*.out[pos=*]", metric).each,
     "ablate": lambda model, ids, metric: ablate(model, ids, "blocks.*.attn.z[head=*]", metric).each,
     "edges": lambda model, ids, metric: torch.tensor([e.weight for e in edges(model, ids, OTHER, metric).edges]),
+    "mask": lambda model, ids, metric: torch.tensor([e.weight for e in learned(model, ids, OTHER, metric, gates=GATES).edges]),
     "acdc": lambda model, ids, metric: torch.tensor([e.weight for e in acdc(model, ids, OTHER, 1e-3, metric).edges]),
 }
 

@@ -6,7 +6,7 @@ import pytest
 
 from patchclamp.core.errors import NotSaved
 from patchclamp.core.pair import aligned, fitting, role_tokens
-from patchclamp.task.load import load_prompts, load_relation
+from patchclamp.task.load import load_examples, load_prompts, load_relation
 
 ROW = {
     "clean": "Ann saw Bob; Bob bowed to",
@@ -194,3 +194,31 @@ def test_with_a_tokenizer_the_other_subject_is_one_that_fits(shared, bpe):
     # Only one-word capitals are asked for, and only of countries that have as long a name as another one.
     with pytest.warns(UserWarning, match="pairs do not fit"):
         assert len(fitting(load_relation(path), bpe)) < len(kept)
+
+
+# ---- examples, line by line ----------------------------------------------------------------------------------------------
+
+
+def test_examples_are_questions_with_answers(tmp_path):
+    lines = [{"prompt": "Mary works as a", "answer": " doctor"}, {"prompt": [1, 2], "answers": [7, 8]}]
+    (tmp_path / "wrong.jsonl").write_text("\n\n".join(map(json.dumps, lines)))
+    first, second = load_examples(tmp_path / "wrong.jsonl")
+    assert first.clean == "Mary works as a" and first.answers == (" doctor",) and first.corrupt is None
+    assert second.clean == (1, 2) and second.answers == (7, 8)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "is empty; give one example a line"),
+        ("{", "line 1 is not readable JSON"),
+        ('{"prompt": "a", "answer": " b"}\n[]', 'line 2: "prompt" is missing; it should be a str or list'),
+        ('{"prompt": "a"}', 'line 1: "answers" is missing; it should be a list'),
+        ('{"prompt": "a", "answer": 1.5}', '"answer" is a float; it should be a str or int'),
+        ('{"prompt": "a", "answers": []}', "has no answer; a pair needs one or more"),
+    ],
+)
+def test_examples_that_are_none(tmp_path, text, said):
+    (tmp_path / "wrong.jsonl").write_text(text)
+    with pytest.raises(NotSaved, match=said):
+        load_examples(tmp_path / "wrong.jsonl")

@@ -80,9 +80,7 @@ class Asked:
         """A metric by its name: the logit difference where there is a wrong answer, else the answer's logit."""
         name = name or ("logit_diff" if self.wrongs else "logit")
         if name == "logit_diff" and not self.wrongs:
-            raise WrongToken(
-                "logit_diff compares the answer with a wrong one, and there is none; give --wrong, or --metric logit."
-            )
+            raise WrongToken("logit_diff compares the answer with a wrong one; give --wrong, or take --metric logit.")
         if name == "kl":
             return kl(self.model.run(self.clean))
         if name == "logit_diff":

@@ -28,7 +28,9 @@ Task = Annotated[str | None, typer.Option(help="In place of two prompts: pairs o
 Pairs = Annotated[Path | None, typer.Option(help="In place of two prompts: a JSON file of prompt pairs, or of a relation.")]
 Count = Annotated[int | None, typer.Option(help="How many pairs: 20 of a task, unless given, and all of a file.")]
 Seed = Annotated[int, typer.Option(help="Which pairs are drawn, and every other choice by lot.")]
-MetricName = Annotated[str | None, typer.Option("--metric", help="One of logit_diff, prob, nll, kl, logit, rank.")]
+MetricName = Annotated[
+    str | None, typer.Option("--metric", help="What is measured of the answer: logit_diff, prob, nll, kl, logit or rank.")
+]
 Resume = Annotated[
     Path | None, typer.Option(metavar="FOLDER", help="Where finished answers are kept; the same command goes on from there.")
 ]

@@ -178,7 +178,7 @@ def _sections(grid: Grid, pattern: str, how: How) -> tuple[list[Section], dict[s
 def _in_words(grid: Grid, pattern: str, what: str, how: How) -> tuple[Grid, str]:
     """The grid as it is shown, and its reading."""
     if how.by != "patch":
-        name = {"zero": "nothing", "mean": "its mean", "resample": "another prompt's value", "noise": "noise added"}[how.by]
+        name = {"zero": "nothing", "mean": "its mean", "resample": "another prompt's value", "noise": "noise besides"}[how.by]
         shown = replace(grid, title=f"{grid.title.partition(' without')[0]} where {what} holds {name}")
         return shown, _strongest(shown, f"Where {what} holds {name}, the metric moves most at")
     clean, corrupt = grid.baseline["clean"], grid.baseline["corrupt"]

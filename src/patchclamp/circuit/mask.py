@@ -21,9 +21,11 @@ from torch import Tensor
 from patchclamp.circuit.edges import Question, graph_of
 from patchclamp.core.axes import Logits, PerPrompt
 from patchclamp.core.graph import Graph
+from patchclamp.core.journal import leaf
 from patchclamp.core.metric import Metric, kl
 from patchclamp.core.progress import progress
 from patchclamp.model.inputs import Prompt
+from patchclamp.model.measure import fingerprint
 from patchclamp.model.model import Model
 
 KINDS = ("hard-concrete", "straight-through")
@@ -61,17 +63,39 @@ def learned(model: Model, clean: Prompt, corrupt: Prompt, metric: Metric | Calla
     joined = q.wires.joined
     alpha = torch.full((int(joined.sum()),), gates.start, requires_grad=True)
     optimizer = torch.optim.Adam([alpha], lr=gates.rate)
-    for _ in progress(range(gates.steps), label="learning gates"):
+    page = leaf("gates", lambda: (fingerprint(model), q.clean.tokens, q.corrupt.tokens, *q.ends, gates))
+    begun = _resumed(page.known[0], alpha, optimizer, generator) if page.known else 0
+    for step in progress(range(begun, gates.steps), label="learning gates"):
         cut = torch.zeros(joined.shape)
         cut = cut.masked_scatter(joined, 1 - _drawn(alpha, generator, gates.kind))
         total = loss(q.wires.run(q.clean, q.theirs, cut, grad=True)) + gates.price * _open(alpha, gates.kind).mean()
         (alpha.grad,) = torch.autograd.grad(total, [alpha])
         optimizer.step()
+        if page.journal is not None:
+            page.write(0, _state(step + 1, alpha, optimizer, generator))
     weights = torch.zeros(joined.shape).masked_scatter(joined, _open(alpha.detach(), gates.kind))
     facts = {"model": model.name, "method": f"learned mask, {gates.kind} gates",
              "metric": getattr(metric, "name", "KL divergence"), "steps": str(gates.steps), "price": f"{gates.price:g}",
              "seed": str(gates.seed)}  # fmt: skip
     return graph_of(q.wires, weights, "probability", "Learned gates", facts)
+
+
+def _state(step: int, alpha: Tensor, optimizer: torch.optim.Adam, generator: torch.Generator) -> Tensor:
+    """Everything that the next step depends on, as one row of numbers: for keeping."""
+    own = optimizer.state[alpha]
+    parts = torch.tensor([float(step)]), alpha.detach(), own["exp_avg"], own["exp_avg_sq"], generator.get_state()
+    return torch.cat([p.double().flatten() for p in parts])
+
+
+def _resumed(state: Tensor, alpha: Tensor, optimizer: torch.optim.Adam, generator: torch.Generator) -> int:
+    """Take over what was kept; the step to go on with."""
+    n = alpha.numel()
+    with torch.no_grad():
+        alpha.copy_(state[1 : n + 1])
+    own = {"step": torch.tensor(float(state[0])), "exp_avg": state[n + 1 : 2 * n + 1].float()}
+    optimizer.state[alpha] = {**own, "exp_avg_sq": state[2 * n + 1 : 3 * n + 1].float()}
+    generator.set_state(state[3 * n + 1 :].to(torch.uint8))
+    return int(state[0])
 
 
 def _prediction(q: Question) -> Callable[[Logits], Tensor]:
