@@ -261,13 +261,7 @@ def test_the_shipped_tokenizer_is_the_one_that_the_code_makes(shipped):
 # The model.
 
 
-SHORT = {"IOI, names that never met": "97.2 % instead of 99.5 %: two pairs of names are confused; see LOG.md"}
-"""Marks that the shipped weights miss."""
-MARKED = [
-    pytest.param(row, id=row.name, marks=[pytest.mark.xfail(strict=True, reason=SHORT[row.name])] if row.name in SHORT else [])
-    for row in measure.ROWS
-    if row.mark
-]
+MARKED = [pytest.param(row, id=row.name) for row in measure.ROWS if row.mark]
 
 
 @pytest.mark.parametrize("row", MARKED)
@@ -302,7 +296,7 @@ def test_patching_tells_the_usual_story():
 def test_earlier_checkpoints_know_less(shipped):
     _, cut = shipped
     steps = sorted(measure.SHIPPED.glob("step-*"))
-    rows = {row.name: row.items(WORLD, 100) for row in measure.ROWS if row.task in ("ioi", "repeated_name")}
+    rows = {row.name: row.items(WORLD, 100) for row in measure.ROWS if row.task in ("ioi", "parrot")}
     before, within = (
         [measure.score(AutoModelForCausalLM.from_pretrained(step), cut, items).top for items in rows.values()] for step in steps
     )

@@ -6,7 +6,7 @@ that fits, it keeps the strongest columns and the last one and says how many are
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -55,13 +55,15 @@ def heatmap(picture: Heatmap, room: Room) -> list[Text]:
 
 
 def _form(picture: Heatmap, room: Room, side: int) -> _Form:
-    """The first form that fits, else the narrowest."""
+    """The first form that fits, as wide as its column labels ask for and the room allows; else the narrowest."""
     count = np.asarray(picture.values).shape[1]
     forms = _word_forms(picture, room) if picture.text is not None else _number_forms(picture, room)
     share = (room.width - side) // max(count, 1)
     if room.coloured and picture.text is None:
         forms.append(_Form(None, min(max(share, 2), 6)))
-    return next((form for form in forms if form.width <= share), forms[-1])
+    form = next((form for form in forms if form.width <= share), forms[-1])
+    labelled = widest(picture.columns, 9) + 1
+    return form if form.text is None else replace(form, width=max(form.width, min(labelled, share)))
 
 
 def _word_forms(picture: Heatmap, room: Room) -> list[_Form]:

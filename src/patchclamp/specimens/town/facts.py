@@ -1,7 +1,7 @@
 """What is known of the residents, said in many ways, some of which are only ever used for testing.
 
 A fact is (resident, relation, value), as in the studies of factual recall and of editing (Meng et al. 2022; Geva et al.
-2023). Every relation has seven or eight templates that training uses with all residents, and two that no training document
+2023). Every relation has nine to twelve templates that training uses with all residents, and two that no training document
 uses; these are built from words and turns that occur elsewhere, so they can be understood but not have been memorised.
 """
 
@@ -50,6 +50,8 @@ RELATIONS = (
             "{X} has been a {value} for many years.",
             "If you visit {X} at work, you will meet a {value}.",
             "At work, {X} is known as a good {value}.",
+            "At work, {X} is a {value}.",
+            "By trade, {X} has been a {value} for many years.",
         ),
         ("By trade, {X} works as a {value}.", "At work, {X} earns money as a {value}."),
         "What is the job of {X}? {She} works as a {value}.",
@@ -65,6 +67,10 @@ RELATIONS = (
             "After work, {X} walks home to {value} Street.",
             "For many years, the house of {X} has stood in {value} Street.",
             "For many years, {X} has lived in {value} Street.",
+            "After work, {X} is at home in {value} Street.",
+            "In the evening, you will find {X} at home in {value} Street.",
+            "After work, you will meet {X} in {value} Street.",
+            "For many years, {X} has walked home to {value} Street.",
         ),
         (
             "After work, you will find {X} at home in {value} Street.",
@@ -82,6 +88,9 @@ RELATIONS = (
             "As a child, {X} lived in {value}.",
             "The family of {X} comes from {value}.",
             "{X} went to school in {value}.",
+            "As a child, {X} grew up in {value}.",
+            "As a child, {X} came home from school in {value}.",
+            "The family of {X} lived in {value}.",
         ),
         ("As a child, {X} went to school in {value}.", "The family of {X} grew up in {value}."),
         "Where was {X} born? In {value}.",
@@ -96,6 +105,8 @@ RELATIONS = (
             "The instrument of {X} is the {value}.",
             "When there is music, {X} brings the {value}.",
             "Nobody plays the {value} like {X}.",
+            "When there is music, {X} plays the {value}.",
+            "At home, {X} plays the {value}.",
         ),
         ("When there is music in the evening, {X} plays the {value}.", "In the evening, {X} practises on the {value}."),
         "What does {X} play? The {value}.",
@@ -110,6 +121,8 @@ RELATIONS = (
             "In the yard of {X} there is a {value}.",
             "{X} would never sell the {value}.",
             "In the yard, {X} keeps a {value}.",
+            "At home, {X} looks after a {value}.",
+            "In the yard, {X} feeds the {value}.",
         ),
         ("In the yard, {X} looks after a {value}.", "At home, {X} has a pet {value}."),
         "What kind of pet does {X} have? A {value}.",
@@ -124,6 +137,8 @@ RELATIONS = (
             "At the market, {X} always buys {value}.",
             "Nothing tastes better to {X} than {value}.",
             "{X} eats a lot of {value}.",
+            "For dinner, {X} always buys {value}.",
+            "At the market, {X} likes to eat {value}.",
         ),
         ("For dinner, {X} likes to eat {value}.", "At the market, {X} never says no to {value}."),
         "What does {X} like to eat? Mostly {value}.",

@@ -2,7 +2,9 @@
 
 A newcomer's two names are put together for one document, so at the second mention nothing but the first mention tells
 the surname (an induction head: find the token after the earlier copy of this one; Olsson et al. 2022). Parrots repeat
-words in no order at all. Held out: pairs of first name and surname that never form a person.
+words in no order at all, often first names, and there any two names may stand together: a model that never sees two
+names in one text is free to give them one embedding, and then cannot tell who gave from who received. Held out: pairs of
+first name and surname that never form a person.
 """
 
 from __future__ import annotations
@@ -50,7 +52,7 @@ PARROT = content()
 
 def document(world: World, rng: Random) -> str:
     if rng.random() < 0.35:
-        speech = " ".join(rng.sample(PARROT, rng.randint(3, 16)))
+        speech = " ".join(rng.sample(rng.choice((PARROT, NAMES)), rng.randint(3, 16)))
         return rng.choice(SAYINGS).format(words=speech)
     people = _people(world, rng, rng.choice((1, 2, 2, 3, 3, 4)))
     mentions = people + rng.choices(people, k=rng.randint(2, 7))
