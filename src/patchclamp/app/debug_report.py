@@ -102,9 +102,9 @@ def _guilty(found: Blame) -> Section:
     told += f" (which leads by {signed(-found.grid.baseline['metric'], '.2f')})"
     told += f"; the next, {part(rest[0][0]['part'])}, {signed(rest[0][1])}." if rest else "."
     order = found.grid.values.abs().argsort(descending=True)[:SHOWN].tolist()
-    names = found.grid.words("part")
-    bounds = {k: found.grid.details[k][order].numpy() for k in ("low", "high") if k in found.grid.details}
-    bars = Bars(found.grid.values[order].numpy(), tuple(part(names[i]) for i in order), "logits", "without", **bounds,
+    names = [str(w) for w in found.grid.words("part")]
+    low, high = (found.grid.details[k][order].numpy() if k in found.grid.details else None for k in ("low", "high"))
+    bars = Bars(found.grid.values[order].numpy(), tuple(part(names[i]) for i in order), "logits", "without", low=low, high=high,
                 title=found.grid.title, note=found.grid.note)  # fmt: skip
     return Section("Who is to blame", told, (bars,))
 

@@ -171,18 +171,21 @@ def _instead(source: Run, by: str, rows: int, seed: int):
 def _last(run: Run, site: Site) -> Tensor:
     """What a place holds at the last token of every prompt."""
     stored, _, windows = run.stored(site.bare())
-    column = [windows["pos"].columns(-1, stored.shape[0])[r] for r in range(stored.shape[0])]
-    values = stored[range(stored.shape[0]), column]
-    index = dict(site.index)
-    return values[:, index["head"]] if "head" in index else values
+    rows = list(range(stored.shape[0]))
+    return _own(site, stored[rows, list(windows["pos"].columns(-1, len(rows)))])
 
 
 def _mean(run: Run, site: Site) -> Tensor:
     """What a place holds on average over prompts and tokens."""
     stored, _, windows = run.stored(site.bare())
-    rows = torch.cat([stored[r, list(windows["pos"].tokens(r))] for r in range(stored.shape[0])])
-    index = dict(site.index)
-    return (rows[:, index["head"]] if "head" in index else rows).mean(0)
+    tokens = torch.cat([stored[r, list(windows["pos"].tokens(r))] for r in range(stored.shape[0])])
+    return _own(site, tokens).mean(0)
+
+
+def _own(site: Site, values: Tensor) -> Tensor:
+    """A head's part of what all heads hold."""
+    head = dict(site.index).get("head")
+    return values[:, head] if isinstance(head, int) else values
 
 
 def _joined(maps: Sequence[Grid], patterns: Sequence[str], prompts: int, controlled: bool) -> Grid:
@@ -196,7 +199,8 @@ def _joined(maps: Sequence[Grid], patterns: Sequence[str], prompts: int, control
                   for h in (range(grid.shape["head"]) if site.index else [0])]  # fmt: skip
         each.append(grid.each.flatten(1))
     values = torch.cat(each, 1)
-    details = dict(zip(("low", "high"), interval(values))) if values.shape[0] >= FEWEST else {}
+    bounds = interval(values) if values.shape[0] >= FEWEST else ()
+    details: dict[str, Tensor] = dict(zip(("low", "high"), bounds))
     over = f"{prompts} {'controls' if controlled else 'of the wrong examples themselves, as there are no controls'}"
     return Grid(values.mean(0), ("part",), {"part": names}, unit="logits", each=values, details=details,
                 baseline={"metric": maps[0].baseline["metric"]}, title="What the right answer gains without each part",
