@@ -25,6 +25,13 @@ def test_a_step_from_a_role_is_that_many_tokens_on():
     assert _given(pattern, AT, "end", "S1-1").tolist() == [pattern[0, 6, 3], pattern[1, 6, 3]]
 
 
+def test_every_token_may_look_back():
+    pattern = torch.arange(2 * 7 * 7).view(2, 7, 7).float()
+    for back in (-1, -2):
+        expected = torch.stack([pattern[:, i, i + back] for i in range(2, 7)]).mean(0)
+        assert torch.equal(_given(pattern, AT, "*", str(back)), expected)
+
+
 def _grid(there, beside, shuffled=0.0):
     values = torch.tensor([[there]])
     details = {k: torch.tensor([[v]]) for k, v in {"beside": beside, "shuffled": shuffled, "chance": 0.0}.items()}
@@ -38,9 +45,9 @@ def test_a_role_needs_more_than_the_place_beside_and_than_shuffled_words():
     assert named(_grid(0.1, 0.0)) == {}
 
 
-def test_names_go_into_the_labels_of_a_graph():
+def test_roles_become_notes_of_a_graph():
     graph = Graph((Node("blocks.3.attn.z[head=1]", label="3.1"), Node("logits", label="logits")))
-    assert [n.label for n in titled(graph, {"3.1": "name mover"}).nodes] == ["3.1 name mover", "logits"]
+    assert [n.note for n in titled(graph, {"3.1": "name mover"}).nodes] == ["name mover", ""]
 
 
 def test_a_role_that_is_not_there_and_heads_that_are_none_are_refused(gpt2):

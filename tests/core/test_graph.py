@@ -73,3 +73,19 @@ def test_graphs_of_two_models_are_not_compared():
         one.compare(two)
     with pytest.raises(UnknownSite, match="no node in common"):
         GRAPH.compare(Graph((Node("a"), Node("b")), (Edge("a", "b", 1.0),)))
+
+
+def test_within_a_block_keys_lie_below_heads_and_heads_below_the_feed_forward_layer():
+    sites = ("blocks.1.in", "blocks.1.attn.k[kv_head=0]", "blocks.1.attn.z[head=0]", "blocks.1.mlp.out", "blocks.2.in")
+    layers = [n.layer for n in Graph(tuple(map(Node, sites))).picture().nodes]
+    assert layers == sorted(layers) and len(set(layers[:4])) == 4
+
+
+def test_nodes_of_single_tokens_have_a_column_a_token():
+    sites = ("blocks.1.attn.z[head=0, pos=5]", "blocks.1.mlp.out[pos=7]", "logits[pos=7]")
+    assert [n.column for n in Graph(tuple(map(Node, sites))).picture().nodes] == [5, 7, 7]
+
+
+def test_edges_into_heads_say_where_they_enter():
+    picture = GRAPH.picture()
+    assert picture.into == ("v", "", "", "")

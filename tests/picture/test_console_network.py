@@ -15,7 +15,7 @@ def plain(lines) -> list[str]:
 
 def test_the_top_comes_first_with_its_strongest_edges():
     lines = plain(network.network(samples.network(), Room(80, False)))
-    assert lines[1:3] == ["out  ← 9.9 −0.7", "9.9  ← ·Mary +0.9"]
+    assert lines[1:3] == ["out  ← 9.9 −0.7", "9.9 name mover  ← ·Mary +0.9"]
 
 
 def test_many_edges_are_counted():
@@ -27,3 +27,9 @@ def test_many_edges_are_counted():
 
 def test_without_edges_the_nodes_are_named():
     assert plain(network.network(Network((Node("a", "alone"),), ()), Room(80, False)))[0] == "alone"
+
+
+def test_an_edge_says_which_input_it_enters():
+    nodes = (Node("a", "a", 0), Node("b", "b", 1))
+    drawn = Network(nodes, (("a", "b", 1.0),), into=("q",))
+    assert plain(network.network(drawn, Room(80, False)))[0] == "b  ← a q +1"

@@ -19,7 +19,17 @@ TAGS = {
 ATTRIBUTES = {
     *("charset", "name", "content", "rel", "href", "lang", "dir", "class", "style", "title", "scope", "type", "open"),
     *("tabindex", "role", "aria-label", "aria-hidden", "aria-pressed", "src", "alt", "width", "height"),
-    *("viewbox", "preserveaspectratio", "d", "stroke-dasharray", "data-ends", "data-weight", "data-at"),
+    *(
+        "viewbox",
+        "preserveaspectratio",
+        "d",
+        "stroke-dasharray",
+        "data-ends",
+        "data-weight",
+        "data-at",
+        "data-note",
+        "data-into",
+    ),
 }
 VOID = {"meta", "link", "img", "br"}
 

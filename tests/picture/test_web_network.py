@@ -52,3 +52,22 @@ def test_nodes_without_values_are_not_coloured():
     drawn = network.network(Network((Node("a", "x"),), ()))
     assert 'class="node"' in drawn
     assert "legend" not in drawn
+
+
+def test_an_edge_says_which_input_it_enters():
+    nodes = (Node("a", "a", 0), Node("b", "b", 1))
+    drawn = network.network(Network(nodes, (("a", "b", 1.0), ("a", "b", -0.5)), into=("q", "")))
+    assert 'class="positive q"' in drawn and 'data-into="q"' in drawn
+    assert "into queries" in drawn and "takes away" in drawn and "into keys" not in drawn
+    assert "<td>q</td>" in drawn
+
+
+def test_an_edge_goes_around_a_node_that_stands_between_its_ends():
+    column = tuple(Node(name, name, at) for at, name in enumerate("abc"))
+    past, straight = (re.findall(r'd="M50 [\d.]+C(\S+) ', network.network(Network(column, (edge,))))[0]
+                      for edge in (("a", "c", 1.0), ("a", "b", 1.0)))  # fmt: skip
+    assert float(past) < 0 and float(straight) == 50
+
+
+def test_a_note_stands_below_the_name():
+    assert 'data-note="name mover"' in network.network(samples.network())

@@ -36,7 +36,10 @@ Attention = Float[Tensor, "batch"]
 
 @dataclass(frozen=True)
 class Look:
-    """A role by what it looks at: from one place of the prompt to another. `S1+1` is the token after S1."""
+    """A role by what it looks at: from one place of the prompt to another. `S1+1` is the token after S1.
+
+    The query `*` is every token, and its key so many tokens back: `-1` the one before.
+    """
 
     name: str
     query: str
@@ -50,12 +53,13 @@ IOI = (
     Look("S-inhibition", "end", "S2", "S2+1"),
     Look("duplicate token", "S2", "S1", "IO"),
     Look("induction", "S2", "S1+1", "IO+1"),
-    Look("previous token", "S1+1", "S1", "S1-1"),
+    Look("previous token", "*", "-1", "-2"),
 )
 """The roles of the indirect-object circuit."""
 LEAST, TIMES, CHANCE = 0.2, 1.5, 0.05
 """A head has a role if it gives the place this much of its attention, this many times what it gives the one beside it and what
-it gives among shuffled words, and if, of five prompts or more, chance would favour the place in as many this rarely."""
+it gives among shuffled words, and if, with five prompts or more, chance would prefer it to the place beside this rarely."""
+FLIPS = 999
 
 
 def roles(model: Model, clean: Prompt, corrupt: Prompt, at: Mapping[str, Sequence[int]], heads: Iterable[str] | Graph,
@@ -84,11 +88,11 @@ def roles(model: Model, clean: Prompt, corrupt: Prompt, at: Mapping[str, Sequenc
             each[2, :, i, j] = _given(other, at, look.query, look.key)
             each[3, :, i, j] = _given(shuffled, at, look.query, look.key)
     values, beside, swapped, lot = each.mean(1)
-    details = {"beside": beside, "corrupt": swapped, "shuffled": lot, "chance": _chance(each[0], each[1])}
+    details = {"beside": beside, "corrupt": swapped, "shuffled": lot, "chance": _chance(each[0] - each[1], seed)}
     return Grid(values, ("head", "role"), {"head": [label(s) for s in sites], "role": [look.name for look in looks]},
                 unit="attention", title="What heads look at", details=details, each=each[0], scale="sequential",
                 note="beside: a like place; corrupt: the same place where the names are exchanged; shuffled: the same place "
-                     "among shuffled words; chance: of favouring it over the place beside in so many prompts.")  # fmt: skip
+                     "among shuffled words; chance: the p-value of being preferred to the place beside.")  # fmt: skip
 
 
 def named(grid: Grid) -> dict[str, str]:
@@ -107,17 +111,20 @@ def named(grid: Grid) -> dict[str, str]:
 
 
 def titled(graph: Graph, names: Mapping[str, str]) -> Graph:
-    """The graph with its heads' roles in their labels."""
-    nodes = tuple(replace(n, label=f"{n.label} {names[n.label]}" if n.label in names else n.label) for n in graph.nodes)
+    """The graph with its heads' roles as notes, which a picture shows below their names."""
+    nodes = tuple(replace(n, note=names.get(n.label, n.note)) for n in graph.nodes)
     return replace(graph, nodes=nodes)
 
 
-def _chance(there: Float[Tensor, "batch head role"], beside: Float[Tensor, "batch head role"]) -> Float[Tensor, "head role"]:
-    """How often a fair coin would favour the place in as many prompts: a sign test."""
-    from scipy.stats import binom
+def _chance(more: Float[Tensor, "batch head role"], seed: int) -> Float[Tensor, "head role"]:
+    """How often the mean would be as large if each prompt's difference could as well have had the other sign.
 
-    wins = (there > beside).sum(0)
-    return torch.from_numpy(binom.sf(wins.numpy() - 1, len(there), 0.5)).float()
+    A test of means and not of how many prompts favour the place: many heads are silent on half of the prompts.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    signs = torch.randint(0, 2, (FLIPS, len(more)), generator=generator).float() * 2 - 1
+    lots = torch.einsum("nb,bhr->nhr", signs, more)
+    return (1 + (lots >= more.sum(0) - 1e-6).sum(0)) / (1 + FLIPS)
 
 
 def _heads(heads: Iterable[str] | Graph) -> dict[str, tuple[int, int]]:
@@ -140,6 +147,8 @@ def _patterns(model: Model, inputs: Inputs, layers: Sequence[int]) -> dict[int, 
 
 def _given(pattern: Float[Tensor, "batch query key"], at: Mapping[str, Sequence[int]], query: str, key: str) -> Attention:
     """What one place gives another, prompt by prompt."""
+    if query == "*":
+        return pattern.diagonal(int(key), 1, 2)[:, 2 + min(0, int(key)) :].mean(1)
     rows = torch.arange(pattern.shape[0])
     return pattern[rows, _tokens(at, query, pattern.shape), _tokens(at, key, pattern.shape)]
 

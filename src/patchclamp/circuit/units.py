@@ -47,7 +47,7 @@ def units(model: Model, clean: Prompt, corrupt: Prompt, metric: AnyMetric, sites
     True
     """
     q = Question.of(model, clean, corrupt, metric)
-    paths = model.places(Site.parse(sites))
+    paths = list(model.places(Site.parse(sites)))
     ours = model.run(q.clean, [*q.wires.ends_sites, *paths], grad=True)
     theirs = model.run(q.corrupt, paths, logits=False)
     slope = ours.gradient(q.metric)

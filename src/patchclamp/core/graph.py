@@ -6,7 +6,6 @@ of the receiver's inputs they enter (`q`, `k`, `v`, `mlp`).
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -20,7 +19,7 @@ from patchclamp.picture import Node as Drawn
 
 @dataclass(frozen=True)
 class Node:
-    """A place, with a value of its own (an activation, an importance) and a word for people.
+    """A place, with a value of its own (an activation, an importance), a word for people and a few more below it.
 
     >>> Node("blocks.3.attn.z[head=6]", 0.8, "a name mover").layer
     3
@@ -29,6 +28,7 @@ class Node:
     site: str
     value: float = 0.0
     label: str = ""
+    note: str = ""
 
     @property
     def layer(self) -> int | None:
@@ -173,17 +173,12 @@ class Graph:
                           tuple(e for k, e in b.items() if k not in a), ranks)  # fmt: skip
 
     def picture(self) -> Network:
-        """Layers from the bottom up, nodes of a layer side by side, each layer in the middle."""
-        seats: dict[float, int] = {}
-        sizes = Counter(map(_height, self.nodes))
-        drawn = []
-        for node in self.nodes:
-            height = _height(node)
-            seats[height] = seats.get(height, -1) + 1
-            column = seats[height] - (sizes[height] - 1) / 2
-            drawn.append(Drawn(node.site, node.label or node.site, height, column, node.value))
+        """Layers from the bottom up: feed-forward layers and the embedding in a column, heads beside; or, where nodes are of
+        single tokens, a column a token."""
+        drawn = tuple(Drawn(n.site, n.label or n.site, _height(n), _column(n), n.value, n.note) for n in self.nodes)
         edges = tuple((e.sender, e.receiver, e.weight) for e in self.edges)
-        return Network(tuple(drawn), edges, self.unit, self.title)
+        into = tuple(e.into if e.into in ("q", "k", "v") else "" for e in self.edges)
+        return Network(drawn, edges, self.unit, self.title, into=into if any(into) else ())
 
     def show(self) -> None:
         """Draw in the terminal or notebook."""
@@ -214,10 +209,22 @@ class Graph:
 
 
 def _height(node: Node) -> float:
+    """Within a block: what comes in, queries, keys and values, heads, the feed-forward layer, what goes out."""
     site = Site.parse(node.site)
     if site.layer is None:
         return -1.0 if site.parts[0] == "embed" else 1e3
-    return site.layer + (0.5 if "mlp" in site.parts else 0.0)
+    part = next((p for p in ("mlp", "attn", "in", "out") if p in site.parts), "mid")
+    if part == "attn" and site.parts[-1] in ("q", "k", "v"):
+        return site.layer - 0.25
+    return site.layer + {"in": -0.5, "attn": 0.0, "mid": 0.25, "mlp": 0.5, "out": 0.75}[part]
+
+
+def _column(node: Node) -> float:
+    site = Site.parse(node.site)
+    pos = dict(site.index).get("pos")
+    if isinstance(pos, int):
+        return float(pos)
+    return 1.0 if "attn" in site.parts or site.layer is None else 0.0
 
 
 def _rank_correlation(a: list[float], b: list[float]) -> float:

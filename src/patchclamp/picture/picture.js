@@ -128,7 +128,7 @@
       const said = own.map((edge) => {
         const [start, end] = of(edge);
         const other = end === node.dataset.at ? `from ${nodes[start].textContent}` : `to ${nodes[end].textContent}`;
-        return `\n${other}\t${edge.dataset.weight}`;
+        return `\n${other}${edge.dataset.into ? ` (${edge.dataset.into})` : ""}\t${edge.dataset.weight}`;
       });
       node.title += said.join("");
     }

@@ -184,6 +184,8 @@ class Network(Picture):
     unit: str = ""
     title: str = ""
     note: str = ""
+    into: tuple[str, ...] = ()
+    """For each edge which input of its receiver it enters (`q`, `k`, `v`, or nothing); empty where edges have none."""
 
 
 @dataclass(frozen=True, eq=False)

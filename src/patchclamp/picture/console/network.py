@@ -24,10 +24,10 @@ def network(picture: Network, room: Room) -> list[Text]:
     if not picture.nodes:
         return nothing(picture, room)
     names = {node.id: node for node in picture.nodes}
-    incoming: dict[str, list[tuple[float, Node]]] = {}
-    for start, end, weight in picture.edges:
+    incoming: dict[str, list[tuple[float, Node, str]]] = {}
+    for (start, end, weight), into in zip(picture.edges, picture.into or ("",) * len(picture.edges)):
         if start in names and end in names:
-            incoming.setdefault(end, []).append((float(weight), names[start]))
+            incoming.setdefault(end, []).append((float(weight), names[start], into))
     for edges in incoming.values():
         edges.sort(key=lambda edge: -abs(edge[0]))
     # Without any edges the nodes themselves are all there is to say.
@@ -40,11 +40,13 @@ def network(picture: Network, room: Room) -> list[Text]:
     return framed(picture.title, picture.note, lines, room.width)
 
 
-def _node(node: Node, edges: Sequence[tuple[float, Node]], room: Room) -> Text:
+def _node(node: Node, edges: Sequence[tuple[float, Node, str]], room: Room) -> Text:
     line = Text.assemble(word(node.label, min(16, room.width // 3), "right", "bold"), " ")
-    for weight, start in edges[:MOST_EDGES]:
+    if node.note:
+        line.append(f"{words.visible(node.note)} ", "dim")
+    for weight, start, into in edges[:MOST_EDGES]:
         sign = "" if weight < 0 else "+"
-        piece = f" ← {words.visible(start.label)} {sign}{words.number(weight, 2)}"
+        piece = f" ← {words.visible(start.label)}{f' {words.visible(into)}' if into else ''} {sign}{words.number(weight, 2)}"
         line.append(piece, room.mark("negative" if weight < 0 else "positive"))
     if len(edges) > MOST_EDGES:
         line.append(f"  and {len(edges) - MOST_EDGES} more", "dim")

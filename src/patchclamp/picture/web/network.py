@@ -1,7 +1,7 @@
 """Networks: nodes in layers from the bottom up, edges between them as wide as their weight.
 
-Nodes are HTML above a stretched SVG of edges, so their words keep their size; each gets a slot of its own, so none lie
-on each other however many share a layer and a column.
+An edge into a head's queries is dotted, into its keys dashed. Nodes are HTML above a stretched SVG of edges, so their words
+keep their size; each gets a slot of its own, so none lie on each other however many share a layer and a column.
 """
 
 from __future__ import annotations
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 MOST_EDGES = 400
 """Edges drawn, strongest first; more are a grey area."""
-BOW = 8
-"""How far, in percent of the width, an edge swings out around the nodes that stand straight between its ends."""
 
 
 def network(picture: Network) -> Html:
@@ -31,7 +29,8 @@ def network(picture: Network) -> Html:
     if not picture.nodes:
         return nothing("network", picture.title, picture.note)
     places, across, up = layout(picture.nodes)
-    known = [edge for edge in picture.edges if edge[0] in places and edge[1] in places and np.isfinite(edge[2])]
+    into = picture.into or ("",) * len(picture.edges)
+    known = [(*e, i) for e, i in zip(picture.edges, into) if e[0] in places and e[1] in places and np.isfinite(e[2])]
     strongest = sorted(known, key=lambda edge: -abs(edge[2]))
     kept = strongest[:MOST_EDGES]
     values = np.array([node.value for node in picture.nodes], dtype=float)
@@ -39,22 +38,24 @@ def network(picture: Network) -> Html:
     index = {node.id: at for at, node in enumerate(picture.nodes)}
     drawn = tag(
         "div",
-        _edges(kept, places, index, min(40 / across, BOW), 100 / up),
+        _edges(kept, places, index, 100 / across),
         *(_node(node, places[node.id], shade, at, picture.unit) for at, (node, shade) in enumerate(zip(picture.nodes, shades))),
         class_="web",
         style=f"--across:{across};--up:{up}",
     )
     names = {node.id: node.label for node in picture.nodes}
-    rows = [(names[start], names[end], float(weight)) for start, end, weight in strongest]
+    columns = ("from", "to", *(("into",) if picture.into else ()), picture.unit or "weight")
+    rows = [(names[a], names[b], *((i,) if picture.into else ()), float(weight)) for a, b, weight, i in strongest]
     left_out = len(picture.edges) - len(kept)
     return figure(
         "network",
         picture.title,
         picture.note,
         scroll(drawn, about=picture.title),
+        tag("p", *_key(kept), class_="note key") if kept else None,
         tag("p", f"{left_out} weaker edges are not drawn.", class_="note") if left_out else None,
         legend("diverging", colour.limits(values, "diverging"), picture.unit) if values.any() else None,
-        behind(("from", "to", picture.unit or "weight"), rows, "Edges, strongest first") if rows else None,
+        behind(columns, rows, "Edges, strongest first") if rows else None,
     )
 
 
@@ -79,27 +80,42 @@ def layout(nodes: Sequence[Node]) -> tuple[dict[str, tuple[float, float]], int, 
     return places, across, up
 
 
-def _edges(edges: Sequence[tuple[str, str, float]], places: dict[str, tuple[float, float]], index: dict[str, int],
-           bow: float, rise: float) -> Html:  # fmt: skip
-    """Curves that leave upwards and arrive from below; blue adds, orange takes away. The weakest lie lowest.
+def _key(edges: Sequence[tuple[str, str, float, str]]) -> list[Html]:
+    """What colours and dashes mean, of those that are drawn."""
+    kinds = {
+        "positive": "adds",
+        "negative": "takes away",
+        "q": "into queries",
+        "k": "into keys",
+        "v": "into values or the whole input",
+    }
+    seen = {"negative" if weight < 0 else "positive" for *_, weight, _ in edges} | {into for *_, into in edges}
+    line = lambda kind: tag("svg", tag("path", d="M0 5H100", class_=kind), viewBox="0 0 100 10",  # noqa: E731
+                            preserveAspectRatio="none", aria_hidden="true")  # fmt: skip
+    return [tag("span", line(kind), f" {said}") for kind, said in kinds.items() if kind in seen]
 
-    `rise` is how far one layer lies above another.
-    """
-    top = max((abs(weight) for *_, weight in edges), default=1.0) or 1.0
-    paths = []
-    for start, end, weight in reversed(edges):
+
+def _edges(edges: Sequence[tuple[str, str, float, str]], places: dict[str, tuple[float, float]], index: dict[str, int],
+           slot: float) -> Html:  # fmt: skip
+    """Curves that leave upwards and arrive from below; blue adds, orange takes away. The weakest lie lowest."""
+    top = max((abs(weight) for *_, weight, _ in edges), default=1.0) or 1.0
+    paths, spots = [], list(places.values())
+    for start, end, weight, into in reversed(edges):
         (x, y), (u, v) = places[start], places[end]
-        bend = (y + v) / 2 if y != v else y - 8
-        share = abs(weight) / top
-        around = bow if x == u and abs(y - v) > 1.5 * rise else 0
+        share, bend = abs(weight) / top, (y + v) / 2 if y != v else y - 8
+        # Where nodes stand between the two, straight above, the edge goes around them.
+        around = x == u and any(a == x and min(y, v) < b < max(y, v) for a, b in spots)
+        side = x - 0.68 * slot
+        low, high = (side, side) if around else (x, u)
         paths.append(
             tag(
                 "path",
-                d=f"M{x:g} {y:g}C{x + around:g} {bend:g} {u + around:g} {bend:g} {u:g} {v:g}",
-                class_="negative" if weight < 0 else "positive",
+                d=f"M{x:g} {y:g}C{low:g} {bend:g} {high:g} {bend:g} {u:g} {v:g}",
+                class_=f"{'negative' if weight < 0 else 'positive'} {into}".strip(),
                 style=f"--share:{share:.3g}",
                 data_ends=f"{index[start]} {index[end]}",
                 data_weight=words.number(weight, 3),
+                data_into=into or None,
             )
         )
     return tag("svg", *paths, viewBox="0 0 100 100", preserveAspectRatio="none", aria_hidden="true")
@@ -114,4 +130,5 @@ def _node(node: Node, place: tuple[float, float], shade: str | None, at: int, un
         style=f"left:{place[0]:g}%;top:{place[1]:g}%",
         title="\n".join(line for line in lines if line),
         data_at=at,
+        data_note=words.visible(node.note) or None,
     )
