@@ -1,12 +1,21 @@
-"""Networks whose every weight was written by hand, so that it is known where each variable lives. Modules of other people's making."""
+"""Networks whose every weight is written by hand, so that it is known where each variable of a causal model lives.
+
+`total` adds two numbers modulo three, its variables in a turned stream. `sign` hands on a sign by up to three ways, one of
+which may be a dormant pathway: a part that follows the sign and is read by nothing, beside one that is read and always silent
+(Makelov et al. 2023). They are plain torch modules, as other people write them: nothing here is a specimen.
+"""
 
 from __future__ import annotations
 
-import torch
-from torch import nn
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import patchclamp as pc
-from patchclamp.cause.abstraction import CausalModel, Hypothesis
+import torch
+from torch import Tensor, nn
+
+from patchclamp.cause.abstraction import CausalModel, Hypothesis, Location
+from patchclamp.model.load import load
+from patchclamp.model.model import Model
 
 WIDTH = 16
 
@@ -14,48 +23,59 @@ WIDTH = 16
 class Gather(nn.Module):
     """Every token is given the sum of the last three tokens' streams, itself included, as long as there are three tokens."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.o = linear(3 * torch.eye(WIDTH))
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
+        """What is added to the stream."""
         back = torch.ones(x.shape[1], x.shape[1]).tril()
         return self.o(back / back.sum(-1, keepdim=True) @ x)
 
 
 class Neurons(nn.Module):
-    def __init__(self, into, bias, out):
+    """A feed-forward layer."""
+
+    def __init__(self, into: Tensor, bias: Tensor, out: Tensor) -> None:
         super().__init__()
         self.up, self.down = linear(into, bias), linear(out)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
+        """What is added to the stream."""
         return self.down(torch.relu(self.up(x)))
 
 
 class Block(nn.Module):
-    def __init__(self, part):
+    """One part, and the way around it."""
+
+    def __init__(self, part: nn.Module) -> None:
         super().__init__()
         self.part = part
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
+        """The stream after it."""
         return x + self.part(x)
 
 
 class Network(nn.Module):
-    def __init__(self, embedding, parts, head):
+    """An embedding, blocks, and what reads the logits."""
+
+    def __init__(self, embedding: Tensor, parts: Sequence[nn.Module], head: Tensor) -> None:
         super().__init__()
         self.embed = nn.Embedding.from_pretrained(embedding, freeze=False)
         self.blocks = nn.ModuleList([Block(part) for part in parts])
         self.head = linear(head)
 
-    def forward(self, tokens):
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Logits of ids."""
         x = self.embed(tokens)
         for block in self.blocks:
             x = block(x)
         return self.head(x)
 
 
-def linear(matrix, bias=None):
+def linear(matrix: Tensor, bias: Tensor | None = None) -> nn.Linear:
+    """A linear module of this matrix."""
     made = nn.Linear(matrix.shape[1], matrix.shape[0], bias=bias is not None)
     made.weight.data = matrix.contiguous()
     if bias is not None:
@@ -69,7 +89,7 @@ ANSWERS = {0: 13, 1: 14, 2: 15}
 SUM = CausalModel({"x": lambda a: a % 3, "y": lambda b: b % 3, "answer": lambda x, y: (x + y) % 3})
 
 
-def total():
+def total() -> tuple[Model, Tensor]:
     """(model, turn): a, b and "=" go in, and the sum of a and b modulo 3 comes out.
 
     In the stream after block 0, at the last token, x = a mod 3 is one of the rows 0 to 2 of `turn`, y one of the rows 3 to 5;
@@ -88,23 +108,24 @@ def total():
     for answer, token in ANSWERS.items():
         head[token, 8 + answer] = 8
     neurons = Neurons(into @ turn, -torch.ones(9), turn.T @ out)
-    return pc.load(Network(embedding @ turn, [Gather(), neurons], head @ turn).eval()), turn
+    return load(Network(embedding @ turn, [Gather(), neurons], head @ turn).eval()), turn
 
 
-def sums(places, **more):
+def sums(places: Mapping[str, Any], **more: Any) -> Hypothesis:
     """The hypothesis that the network computes the sum, with its variables at these places."""
     return Hypothesis(SUM, places, lambda given: [given["a"], 6 + given["b"], 12], ANSWERS, **more)
 
 
-def every():
+def every() -> list[dict[str, int]]:
     """All inputs there are."""
     return [{"a": a, "b": b} for a in range(6) for b in range(6)]
 
 
-def pairs(inputs, n, seed=0):
+def pairs(inputs: Sequence[Any], n: int, seed: int = 0) -> tuple[list[Any], list[Any]]:
     """Bases and sources at random."""
     generator = torch.Generator().manual_seed(seed)
-    return tuple([inputs[i] for i in torch.randint(len(inputs), (n,), generator=generator).tolist()] for _ in "12")
+    bases, sources = ([inputs[i] for i in torch.randint(len(inputs), (n,), generator=generator).tolist()] for _ in "12")
+    return bases, sources
 
 
 # ---- a sign, and three ways for it through a layer -----------------------------------------------------------------------
@@ -112,7 +133,7 @@ def pairs(inputs, n, seed=0):
 SIGN = CausalModel({"s": lambda a: a % 2, "answer": lambda s: s})
 
 
-def sign(skip, follows, silent, honest):
+def sign(skip: float, follows: float, silent: float, honest: float) -> Model:
     """A sign s goes in and comes out. Neuron 0 follows it, neuron 1 is always the same, neuron 2 follows it as well.
 
     The answer is the sign of skip * s + follows * neuron 0 + silent * neuron 1 + honest * neuron 2, each less its mean.
@@ -128,8 +149,9 @@ def sign(skip, follows, silent, honest):
     read = torch.zeros(WIDTH)
     read[[0, 4, 5, 6]], read[2] = torch.tensor([float(skip), 1, 1, 1]), -5.0 * (follows + silent + honest)
     head[11], head[10] = 4 * read, -4 * read
-    return pc.load(Network(embedding, [Neurons(into, bias, out)], head).eval())
+    return load(Network(embedding, [Neurons(into, bias, out)], head).eval())
 
 
-def signs(place):
+def signs(place: Location | str) -> Hypothesis:
+    """The hypothesis that the network hands the sign on, with the sign at this place."""
     return Hypothesis(SIGN, {"s": place}, lambda given: [given["a"]], {0: 10, 1: 11})
