@@ -28,8 +28,8 @@ def ranked(case, estimate):
     return graph_of(case[3].wires, estimate(case[3]))
 
 
-def test_the_area_is_mann_and_whitneys(seed=0):
-    generator = torch.Generator().manual_seed(seed)
+def test_the_area_is_mann_and_whitneys():
+    generator = torch.Generator().manual_seed(0)
     for _ in range(5):
         values = torch.randint(4, (40,), generator=generator).double()  # many ties
         true = torch.rand(40, generator=generator) < 0.3
@@ -75,7 +75,9 @@ def test_magnitude_is_the_loudness_times_the_reading_matrix(case):
     head = q.wires.receivers.index("blocks.0.attn.q[head=1]")
     d = made.hf.config.d_head
     loud = (q.ours - q.theirs)[0].norm(dim=-1).mean()
-    assert float(table[head, 0]) == pytest.approx(float(loud * made.hf.blocks[0].attn.q.weight.detach()[d : 2 * d].norm()), rel=1e-5)
+    assert float(table[head, 0]) == pytest.approx(
+        float(loud * made.hf.blocks[0].attn.q.weight.detach()[d : 2 * d].norm()), rel=1e-5
+    )
 
 
 def test_a_sweep_of_thresholds_is_a_ranking(case):
