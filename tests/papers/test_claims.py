@@ -7,14 +7,14 @@ import pytest
 from patchclamp.core.errors import NotSaved
 from patchclamp.papers.claims import Asked, Mark, Measured, Paper, UnknownPaper, claim
 
-RUNS = []
+runs = []
 
 
 def made(name, value, control, mark=None):
     def measure(asked):
         """By looking
         it up."""
-        RUNS.append((name, asked))
+        runs.append((name, asked))
         if value is None:
             raise KeyboardInterrupt
         return Measured(value, control, "", "", ("case", "value"), (("a", value), ("b", None)))
@@ -25,7 +25,7 @@ def made(name, value, control, mark=None):
 
 @pytest.fixture(autouse=True)
 def _forgotten():
-    RUNS.clear()
+    runs.clear()
 
 
 def paper(*claims):
@@ -53,7 +53,7 @@ def test_a_claim_is_a_function_with_its_words():
 
 def test_how_thoroughly_is_handed_on():
     paper(made("a", 1, 0)).reproduce(quick=True, seeds=7)
-    assert RUNS == [("a", Asked(True, 7))]
+    assert runs == [("a", Asked(True, 7))]
 
 
 def test_only_some():
@@ -66,9 +66,9 @@ def test_what_is_done_is_kept_and_not_measured_again(tmp_path):
     store = tmp_path / "p.json"
     first = paper(made("a", 1, 0), made("b", None, 0), made("c", 1, 0)).reproduce(store=store)
     assert first.interrupted and first.verdicts == {"a": "holds", "b": "not run", "c": "not run"}
-    assert [name for name, _ in RUNS] == ["a", "b"]
+    assert [name for name, _ in runs] == ["a", "b"]
     second = paper(made("a", 1, 0), made("b", 0.5, 0), made("c", 1, 0)).reproduce(store=store)
-    assert [name for name, _ in RUNS] == ["a", "b", "b", "c"] and not second.interrupted
+    assert [name for name, _ in runs] == ["a", "b", "b", "c"] and not second.interrupted
     assert second.verdicts == {"a": "holds", "b": "fails", "c": "holds"}
     assert second.results["a"].measured == first.results["a"].measured
     assert not list(tmp_path.glob("*.new"))
