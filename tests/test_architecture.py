@@ -13,7 +13,7 @@ import patchclamp
 
 ROOT = Path(patchclamp.__file__).parent
 FLOORS = {"picture": 0, "core": 1, "model": 2, "specimens": 2, "cause": 3, "circuit": 3, "lenses": 3, "probe": 3, "sparse": 3,
-          "surgery": 3, "matrix": 3, "vision": 3, "lab": 3, "task": 3, "paper": 4, "app": 5}  # fmt: skip
+          "surgery": 3, "matrix": 3, "vision": 3, "lab": 3, "task": 3, "papers": 4, "app": 5}  # fmt: skip
 FILES = sorted(p for p in ROOT.rglob("*.py") if p != ROOT / "__init__.py")
 FRONT_DOOR = [
     "Dictionary", "Edge", "Edit", "Graph", "Grid", "Model", "Node", "PatchclampError", "Run", "Site", "clamp", "decompose", "direct",

@@ -34,10 +34,26 @@ def test_nobody_looking_sees_no_bar(monkeypatch):
     assert log.getvalue() == ""
 
 
-def test_work_within_work_has_one_bar(monkeypatch):
+def test_work_inside_work_has_a_bar_on_the_same_screen(monkeypatch):
     screen = Screen()
     monkeypatch.setattr("sys.stderr", screen)
     monkeypatch.setattr(module, "PATIENCE", -1.0)
-    for _ in progress([1, 2], label="outer"):
-        list(progress([1, 2], label="inner"))
-    assert "outer" in screen.getvalue() and "inner" not in screen.getvalue()
+    screens = []
+    for _ in progress(range(2), label="outer"):
+        for _ in progress(range(2), label="inner"):
+            screens.append((id(module._screen[0]), len(module._screen[0].tasks)))
+        assert len(module._screen[0].tasks) == 1
+    assert len({which for which, _ in screens}) == 1 and {bars for _, bars in screens} == {2}
+    assert not module._screen and "outer" in screen.getvalue() and "inner" in screen.getvalue()
+
+
+def test_a_loop_that_is_left_takes_its_bar_along(monkeypatch):
+    monkeypatch.setattr("sys.stderr", Screen())
+    monkeypatch.setattr(module, "PATIENCE", -1.0)
+    try:
+        for n in progress(range(3)):
+            if n == 1:
+                raise KeyError
+    except KeyError:
+        pass
+    assert not module._screen

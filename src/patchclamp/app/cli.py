@@ -342,5 +342,47 @@ def _json(data: dict) -> str:
     return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
 
 
+@app.command()
+def reproduce(
+    paper: Annotated[str, typer.Argument(metavar="PAPER", help="Its name, as `--list` gives it.")] = "",
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer models and one seed: a look, within a minute.")] = False,
+    seeds: Annotated[int, typer.Option(help="Seeds that every measure is taken with.")] = 3,
+    out: Annotated[Path | None, typer.Option(help="Where the HTML report goes; PAPER.html unless told.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Measure again what has been measured.")] = False,
+    as_list: Annotated[
+        bool, typer.Option("--list", help="List the papers, or the claims of one, and measure nothing.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Measure what a paper claims, each claim beside its control, and say which hold.
+
+    Every result is kept in a JSON file beside the report as soon as it is known: after Ctrl-C the same command goes on.
+
+        patchclamp reproduce --list
+
+        patchclamp reproduce circuits --quick
+
+        patchclamp reproduce circuits --seeds 5 --out circuits.html
+
+    With `--json` the results go to standard output: `paper`, `asked`, and `claims` by name, each with its statement, mark,
+    control, verdict (`holds`, `fails`, `not run`) and result. The status is 0 whatever the verdicts, and 130 when interrupted.
+    """
+    from patchclamp.app import reproduce as body
+
+    if as_list or not paper:
+        table = body.listed(paper)
+        print(_json({"columns": table.columns, "rows": table.rows})) if as_json else table.show()
+        return
+    asked, out = body.opened(paper, seeds), _writable(out or Path(f"{paper}.html"))
+    report = body.reproduce(asked, out, quick, seeds, fresh)
+    _write(report.html(), out)
+    print(_json({**report.json(), "report": str(out)})) if as_json else report.show()
+    if not as_json:
+        print(f"\nReport: {out}, results: {body.kept(out)}")
+    if report.interrupted:
+        print(f"Interrupted: what is done is kept in {body.kept(out)}; the same command goes on from there.", file=sys.stderr)
+        raise typer.Exit(130)
+
+
 if __name__ == "__main__":
     main()

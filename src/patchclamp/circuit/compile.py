@@ -105,7 +105,11 @@ class Compiled:
         return [self.answers[i] for i in logits[1:].argmax(-1).tolist()]
 
     def pairs(self, n: int, seed: int = 0, length: int = 0) -> Pairs:
-        """Random sequences in pairs whose answers differ; of the greatest length unless told."""
+        """Random sequences in pairs whose answers differ; of the greatest length unless told.
+
+        Where the answer is a number, the clean sequence has the larger one: so the metric falls on the way to the corrupt
+        one in every pair, and effects of several pairs do not cancel.
+        """
         draw, length = random.Random(seed), length or self.program.length
         found: list[tuple[Tensor, Tensor, int, int, int]] = []
         for _ in range(1000 * n):
@@ -114,6 +118,8 @@ class Compiled:
             places = [i for i, (a, b) in enumerate(zip(one, two)) if a != b]
             if places:
                 i = draw.choice(places)
+                if not self.answers and one[i] < two[i]:
+                    ours, theirs, one, two = theirs, ours, two, one
                 right, wrong = (self.answers.index(o[i]) if self.answers else 0 for o in (one, two))
                 found.append((self.encode(ours), self.encode(theirs), i + 1, right, wrong))
             if len(found) == n:

@@ -164,8 +164,14 @@ def varies(variable: Variable) -> bool:
     return variable is tokens or any(varies(v) for _, v in reads(variable))
 
 
-def evaluate(variable: Variable, sequence: Iterable[Hashable]) -> list[Any]:
+Instead = Callable[[Variable, str, Variable], "list[Any] | None"]
+"""(reader, way in, what is read) -> other values to read, or None for those there are."""
+
+
+def evaluate(variable: Variable, sequence: Iterable[Hashable], instead: Instead | None = None) -> list[Any]:
     """The value at every token of a sequence.
+
+    `instead` may let one variable read other values of another than it has: an interchange (see `siit.py`).
 
     >>> from patchclamp.circuit.rasp import aggregate, evaluate, indices, map, select, tokens
     >>> before = map(lambda i: i - 1, indices)
@@ -180,10 +186,15 @@ def evaluate(variable: Variable, sequence: Iterable[Hashable]) -> list[Any]:
             return list(given if v is tokens else range(len(given)))
         if isinstance(v, Constant):
             return [v.value] * len(given)
+
+        def ask(into: str, before: Variable) -> list[Any]:
+            other = instead(v, into, before) if instead else None
+            return run(before) if other is None else other
+
         if isinstance(v, Map):
-            return [v.function(*row) for row in zip(*(run(a) for a in v.arguments))]
-        sides = [(run(m.keys), run(m.queries), m.test) for m in v.selector.matches]
-        values, places = run(v.values), range(len(given))
+            return [v.function(*row) for row in zip(*(ask("mlp", a) for a in v.arguments))]
+        sides = [(ask("k", m.keys), ask("q", m.queries), m.test) for m in v.selector.matches]
+        values, places = ask("v", v.values), range(len(given))
         return [_brought(v, i, [values[j] for j in places if all(t(k[j], q[i]) for k, q, t in sides)]) for i in places]
 
     return run(variable)

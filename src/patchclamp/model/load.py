@@ -115,6 +115,8 @@ def _config(place: str, remote_code: bool, revision: str | None):
             raise NotAModel(f"{place}/config.json is not readable JSON ({error}).") from None
         if not isinstance(said, dict) or not ("model_type" in said or "architectures" in said):
             raise NotAModel(f"{place}/config.json names no model_type, so it is no transformers model.")
+        if said.get("model_type") == "patchclamp_specimen":
+            import patchclamp.model.specimen  # noqa: F401  (makes the type known to transformers)
         if "auto_map" in said and not remote_code and not _known(said.get("model_type")):
             raise NotAModel(
                 f"{place} brings Python code of its own; read it, then load with remote_code=True "

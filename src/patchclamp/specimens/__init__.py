@@ -2,4 +2,8 @@
 
 `town`    a language model of 1 M parameters that grew up in an invented town. It does, with a known corpus behind it,
           what the field studies in large models: indirect objects, induction, facts, agreement, years, sentiment.
+
+`histogram`, `deduplicate`, `most_frequent`
+          networks of some ten thousand parameters that were taught to compute a small program by a circuit that is known edge
+          by edge (`circuit/siit.py` is the recipe). The folder `behaviour` of each holds its control, taught the answers alone.
 """
