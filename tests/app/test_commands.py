@@ -106,10 +106,13 @@ def test_help_has_examples_and_every_option_says_what_it_is_for(shell, command):
         (("effects", *PAIR, "--sites", "blocks.*.atn.z[head=*]"), 'Did you mean "blocks.*.attn.z"?'),
         (("circuit", *PAIR[:3], "--corrupt", "Mary saw"), "WrongPrompt: patching lays two prompts side by side"),
         (("circuit", "m", "--task", "ioi", "--edges", "3", "--share", "0.1"), "WrongOption: a circuit is cut off in one way"),
+        (("circuit", *PAIR, "--save", "here/is/a/file"), "NotSaved: the folder here/is/a/file could not be made (Not a directory)"),
+        (("effects", *PAIR, "--resume", "here/is/a/file"), "NotSaved: here/is/a/file could not be made (Not a directory)"),
         (("debug", "m", "--wrong", "no.jsonl"), "NotSaved: no.jsonl could not be read"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_one_line(shell, arguments, said):
+def test_a_mistake_is_one_line(shell, arguments, said, tmp_path):
+    (tmp_path / "here").write_text("")
     status, out, err = shell(*arguments)
     assert status == 2 and out == "" and "Traceback" not in err
     assert said in err and len([line for line in err.splitlines() if "cells on" not in line and "edges on" not in line]) == 1
