@@ -8,11 +8,11 @@ from patchclamp.app.cli import main
 
 
 @pytest.fixture
-def shell(monkeypatch, capfd, tmp_path, town):
-    """Runs a command on the bundled model, opened once: (status, standard output, standard error)."""
+def shell(monkeypatch, capfd, tmp_path, town, gpt2):
+    """Runs a command on the bundled model, or on `ids`, a small random one: (status, standard output, standard error)."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
-    monkeypatch.setattr("patchclamp.model.load.load", lambda source, **_: town)
+    monkeypatch.setattr("patchclamp.model.load.load", lambda source, **_: gpt2 if source == "ids" else town)
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["patchclamp", *map(str, arguments)])

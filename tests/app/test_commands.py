@@ -10,6 +10,7 @@ from patchclamp.core.journal import Journal
 
 CLEAN = "When Mary and John went to the store, John gave a drink to"
 CORRUPT = CLEAN.replace("John gave", "Mary gave")
+IDS = ("ids", "--clean", "20 21 22 23 24", "--corrupt", "20 31 22 23 24", "--answer", "5", "--wrong", "9")
 PAIR = ("specimen:town", "--clean", CLEAN, "--corrupt", CORRUPT)
 
 
@@ -29,7 +30,7 @@ def test_json_is_alone_on_standard_output(shell):
 
 @pytest.mark.parametrize(
     "command",
-    [("effects", *PAIR, "--sites", "blocks.*.attn.z[head=*]"), ("circuit", *PAIR, "--edges", "40", "--random", "2", "--method", "eap")],
+    [("effects", *PAIR, "--sites", "blocks.*.attn.z[head=*]"), ("circuit", *IDS, "--random", "2", "--method", "acdc")],
     ids=["effects", "circuit"],
 )  # fmt: skip
 def test_stopped_by_hand_and_resumed_it_is_the_same(shell, command, tmp_path, monkeypatch):
@@ -67,8 +68,8 @@ def test_another_question_does_not_go_on_from_there(shell):
 
 def test_circuit_writes_what_it_is_asked_to(shell, tmp_path):
     arguments = ("--method", "eap", "--edges", "60", "--random", "1", "--mib", "mib.json", "--save", "saved")
-    status, out, err = shell("circuit", *PAIR, *arguments)
-    assert status == 0 and err.startswith("1519 edges on 1 prompt pair by eap: ")
+    status, out, err = shell("circuit", *IDS, *arguments)
+    assert status == 0 and err == "110 edges on 1 prompt pair by eap: two passes and one gradient; then 1 random circuit.\n"
     for title in ("The circuit", "Is it the circuit?", "Strongest edges", "How many edges are enough"):
         assert f"── {title} ─" in out
     assert {p.name for p in tmp_path.iterdir()} == {"circuit.html", "mib.json", "saved"}
@@ -105,10 +106,13 @@ def test_help_has_examples_and_every_option_says_what_it_is_for(shell, command):
         (("effects", *PAIR, "--sites", "blocks.*.atn.z[head=*]"), 'Did you mean "blocks.*.attn.z"?'),
         (("circuit", *PAIR[:3], "--corrupt", "Mary saw"), "WrongPrompt: patching lays two prompts side by side"),
         (("circuit", "m", "--task", "ioi", "--edges", "3", "--share", "0.1"), "WrongOption: a circuit is cut off in one way"),
+        (("circuit", *PAIR, "--save", "here/is/a/file"), "NotSaved: the folder here/is/a/file could not be made (Not a directory)"),
+        (("effects", *PAIR, "--resume", "here/is/a/file"), "NotSaved: here/is/a/file could not be made (Not a directory)"),
         (("debug", "m", "--wrong", "no.jsonl"), "NotSaved: no.jsonl could not be read"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_one_line(shell, arguments, said):
+def test_a_mistake_is_one_line(shell, arguments, said, tmp_path):
+    (tmp_path / "here").write_text("")
     status, out, err = shell(*arguments)
     assert status == 2 and out == "" and "Traceback" not in err
     assert said in err and len([line for line in err.splitlines() if "cells on" not in line and "edges on" not in line]) == 1

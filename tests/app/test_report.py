@@ -60,15 +60,17 @@ def test_a_report_opens_by_itself(browser, report, width, scheme):
     assert trouble == [] and [u for u in asked if not u.startswith("data:")] == [path.as_uri()]
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1280, "light")])
-@pytest.mark.parametrize("kind", ["effects", "circuit"])
-def test_other_reports_open_by_themselves_too(browser, town, tmp_path, kind, width, scheme):
+@pytest.fixture(scope="module", params=["effects", "circuit"])
+def other(request, town):
     asked = read(town, Source(task="town/ioi", count=5))
-    if kind == "effects":
-        report = effect_report.effect_report(asked, effect_report.How())
-    else:
-        report = circuit_report.circuit_report(asked, circuit_report.How("eap", edges=60, random=1))
-    path, asks, trouble = report.page.save(tmp_path / "report.html"), [], []
+    if request.param == "effects":
+        return effect_report.effect_report(asked, effect_report.How())
+    return circuit_report.circuit_report(asked, circuit_report.How("eap", edges=60, random=1))
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1280, "light")])
+def test_other_reports_open_by_themselves_too(browser, other, tmp_path, width, scheme):
+    path, asks, trouble = other.page.save(tmp_path / "report.html"), [], []
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
     page = context.new_page()
     page.on("request", lambda request: asks.append(request.url))
@@ -76,7 +78,7 @@ def test_other_reports_open_by_themselves_too(browser, town, tmp_path, kind, wid
     page.on("pageerror", lambda error: trouble.append(str(error)))
     page.goto(path.as_uri())
     titles = page.locator("details.section > summary h2").all_inner_texts()
-    assert titles == [s.title for s in report.page.sections] and page.locator("figure").count() > 0
+    assert titles == [s.title for s in other.page.sections] and page.locator("figure").count() > 0
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     context.close()
     assert trouble == [] and [u for u in asks if not u.startswith("data:")] == [path.as_uri()]

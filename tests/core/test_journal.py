@@ -92,3 +92,9 @@ def test_a_digest_counts_every_bit():
     a = torch.tensor([0.1, 0.2])
     assert digest(a) == digest(a.clone()) != digest(torch.nextafter(a, torch.ones(2)))
     assert digest(torch.tensor(1.0)) != digest(torch.tensor(1)) and digest("a", "b") != digest("ab")
+
+
+def test_a_folder_that_cannot_be_made_is_told_before_the_work(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotSaved, match="could not be made .*; name another folder"), keeping(tmp_path / "file" / "work"):
+        pytest.fail("the work began")

@@ -40,8 +40,7 @@ WORK = {
 }
 
 
-@pytest.mark.parametrize("name", WORK)
-@pytest.mark.parametrize("small", [False, True], ids=["one wave", "many waves"])
+@pytest.mark.parametrize(("name", "small"), [("effects", False), *((name, True) for name in WORK)])
 def test_stopped_and_resumed_is_the_same_to_the_bit(gpt2, ids, name, small, tmp_path, monkeypatch):
     if small:
         monkeypatch.setattr(replay, "TOKENS", 16)

@@ -177,7 +177,9 @@ def _one(model: Model, source: Source) -> Asked:
 
 
 def _token(model: Model, said: str, size: int) -> int:
-    token = model.token(word(model, said))
+    read = word(model, said)
+    assert read is not None
+    token = model.token(read)
     if not 0 <= token < size:
         raise WrongToken(f"there is no token {token} in a vocabulary of {size}.")
     return token

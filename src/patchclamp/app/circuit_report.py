@@ -87,7 +87,7 @@ def planned(asked: Asked, how: How) -> str:
         "mask": f"{Gates().steps} steps of learning",
     }[how.method]
     prompts = f"{len(asked.clean)} prompt pair{'s' * (len(asked.clean) > 1)}"
-    return f"{n} edges on {prompts} by {how.method}: {work}; then {how.random} random circuits."
+    return f"{n} edges on {prompts} by {how.method}: {work}; then {how.random} random circuit{'s' * (how.random != 1)}."
 
 
 def circuit_report(asked: Asked, how: How, fresh: Asked | None = None, mib: Path | None = None,

@@ -215,7 +215,7 @@ def circuit(
 
     source = Source(clean, corrupt, answer, wrong, task, pairs, count, seed).checked()
     how = How(method, threshold, edges, share, faithful, metric, random, signed, seed).checked()
-    out, mib = _writable(out), mib and _writable(mib)
+    out, mib, save = _writable(out), mib and _writable(mib), _folder(save)
     opened = _opened(model, remote_code)
     asked, fresh = read(opened, source), others(opened, source)
     say(planned(asked, how))
@@ -258,7 +258,7 @@ def debug(
     from patchclamp.model.measure import fingerprint
     from patchclamp.task.load import load_examples
 
-    out = _writable(out)
+    out, save = _writable(out), _folder(save)
     one_of("--by", by, ("mean", "resample"))
     files = {path: load_examples(path) for path in (wrong, right) if path is not None}
     opened = _opened(model, remote_code)
@@ -327,6 +327,18 @@ def _writable(out: Path) -> Path:
     if not os.path.isdir(out.parent):
         raise NotSaved(f"there is no folder {out.parent} to write {out.name} into; make it, or name another with --out.")
     return out
+
+
+def _folder(save: Path | None) -> Path | None:
+    """A folder to save something in, provided that it can be one."""
+    from patchclamp.core.errors import NotSaved
+
+    if save is not None:
+        try:
+            save.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise NotSaved(f"the folder {save} could not be made ({error.strerror}); name another with --save.") from None
+    return save
 
 
 def _write(page: str, out: Path) -> None:

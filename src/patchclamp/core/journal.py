@@ -90,11 +90,18 @@ class Journal:
         if time.monotonic() > self.due:
             self.flush()
 
+    def make(self) -> None:
+        """Make the folder."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise NotSaved(f"{self.folder} could not be made ({error.strerror}); name another folder.") from None
+
     def flush(self) -> None:
         """Write everything that is not written yet."""
         started = time.monotonic()
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self.make()
             card = {"noun": "Journal", "version": VERSION, "asked": self.asked}
             (self.folder / CARD).write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
             for leaf in self.leaves:
@@ -136,6 +143,8 @@ def keeping(folder: str | Path, asked: Mapping[str, Any] | None = None, lasting:
     True
     """
     journal = Journal(folder, asked or {})
+    if lasting:
+        journal.make()  # what cannot be written is told before the work, not after it
     token = _OPEN.set(journal)
     try:
         yield journal

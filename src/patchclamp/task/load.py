@@ -82,6 +82,8 @@ def load_examples(path: str | Path) -> list[Pair]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise NotSaved(f"{path} could not be read ({error.strerror}); give the path of a file of JSON lines.") from None
+    except UnicodeDecodeError as error:
+        raise NotSaved(f"{path} is no text in UTF-8 ({error.reason}); give a file of JSON lines.") from None
     pairs = [_example(line, f"{path}, line {n}") for n, line in enumerate(lines, 1) if line.strip()]
     if not pairs:
         raise NotSaved(f'{path} is empty; give one example a line, {{"prompt": "...", "answer": "..."}}.')
