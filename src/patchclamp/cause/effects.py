@@ -1,56 +1,44 @@
 """Effects: how much of the clean run's answer comes back when one place of it is put into the corrupt run.
 
 Activation patching, the exact kind: every cell of the pattern is patched by itself and the metric read. The sweep goes
-through `model/replay.py`, which runs nothing that cannot have changed. `estimate=pc.gradient` gives every cell at once,
-to first order.
+through `model/replay.py`, which runs nothing that cannot have changed. Estimates give all cells from a few gradients:
+`pc.gradient`, and in their own files `integrated`, `atp_star` and `shapley` (which is dear, and says what cells do together).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
-from patchclamp.cause.estimate import Answers, Comparison, Estimator
-from patchclamp.cause.spread import Spread
-from patchclamp.core.axes import Cells, Logits, PerPrompt
-from patchclamp.core.edit import freeze, patch
-from patchclamp.core.errors import Unserved
+from patchclamp.cause.comparison import AnyMetric, Comparison, Estimated, Estimator
+from patchclamp.cause.spread import Roles
+from patchclamp.core.edit import patch
 from patchclamp.core.grid import Grid
-from patchclamp.core.metric import Metric, called
 from patchclamp.core.progress import progress
 from patchclamp.core.site import Site
-from patchclamp.core.uncertain import FEWEST, interval
-from patchclamp.model.comparable import comparable
-from patchclamp.model.inputs import Inputs, Prompt
+from patchclamp.model.inputs import Prompt
 from patchclamp.model.model import Model
 from patchclamp.model.replay import sweep
 from patchclamp.model.ride import Cell
 
 
-def exact(c: Comparison) -> tuple[Answers, PerPrompt]:
+def exact(c: Comparison) -> Estimated:
     """Every cell patched by itself."""
-    cells = [_cell(c, site) for site in c.spread.sites]
-    base = c.read(c.model.run(c.corrupt).logits)
-    effects = torch.zeros(len(cells), c.corrupt.batch)
-    # Before the first differing token both runs are the same, so patching there changes nothing.
-    todo = [i for i, (cell, site) in enumerate(zip(cells, c.spread.sites)) if not _before(cell, site, c)]
-    last = isinstance(c.metric, Metric) and c.metric.columns is None
-    answers = sweep(c.model, c.corrupt, [cells[i] for i in todo], last)
-    for answer in progress(answers, label="patching"):
-        for n, logits in zip(answer.cells, answer.logits):
-            effects[todo[n]] = c.read(logits) - base
-    return effects.T, base
+    return swept(c, c.spread.sites)
 
 
-def effects(model: Model, clean: Prompt, corrupt: Prompt, sites: str | Site, metric: Metric | Callable[[Logits], PerPrompt],
-            *, estimate: Estimator = exact, window: int = 1, severed: Sequence[str] = ()) -> Grid:  # fmt: skip
+def effects(model: Model, clean: Prompt, corrupt: Prompt, sites: str | Site, metric: AnyMetric, *, estimate: Estimator = exact,
+            window: int = 1, severed: Sequence[str] = (), roles: Roles | None = None) -> Grid:  # fmt: skip
     """Patch the clean run's value into the corrupt run, place by place, and read how the metric changes.
 
     Every star of `sites` is an axis of the answer. Values are the metric after patching minus the metric of the corrupt
     run, averaged over prompts (`Grid.each` has them prompt by prompt); `Grid.baseline` holds the metric of both runs, and
     `Grid.fraction()` their share of the gap. The prompts of a pair must have the same number of tokens.
+
+    Prompts that say the same thing at different tokens are averaged by role: with `roles`, the tokens of each role prompt by
+    prompt (`aligned` of `core/pair.py` finds them), `[role=*]` patches every prompt at its own token. Prompts may then differ
+    in length.
 
     `window` patches the same place in that many neighbouring layers at once. What is `severed` ("mlp", "attn") is held as it
     is in the corrupt run, so that nothing passes through it: the difference to the whole effect is what it carries (Meng et
@@ -58,68 +46,48 @@ def effects(model: Model, clean: Prompt, corrupt: Prompt, sites: str | Site, met
 
     Vig et al. 2020; Meng et al. 2022, "causal tracing"; Wang et al. 2022.
 
-    >>> grid = pc.effects(model, clean, corrupt, "blocks.*.out[pos=*]", pc.logit_diff(" Mary", " John"))
+    >>> metric = pc.logit_diff(" Mary", " John")
+    >>> grid = pc.effects(model, clean, corrupt, "blocks.*.out[pos=*]", metric)
     >>> grid.shape
     {'layer': 4, 'pos': 15}
     >>> grid.fraction().top(1)[0][1] > 0.9
     True
+    >>> pc.effects(model, clean, corrupt, "blocks.*.out[role=*]", metric, roles={"giver": [10], "end": [-1]}).shape
+    {'layer': 4, 'role': 2}
     """
-    site = Site.parse(sites)
-    paths = model.places(site)
-    ours, theirs = model.inputs(clean), model.inputs(corrupt)
-    since = comparable(ours, theirs)
-    run = model.run(ours, paths)
-    if run.output is None:
-        raise Unserved(f"{model.name} returns no logits, so nothing can be asked of its answer; load it with its head.")
-    bound = model.metric(metric, run)
-    spread = Spread(run, ours, site, paths)
-    comparison = Comparison(_severed(model, theirs, severed), run, theirs, spread, bound, since, window)
-    goal = comparison.read(run.logits)
-    cells, base = estimate(comparison)
-    each, axes, labels = spread.shaped(cells)
-    name, unit = called(metric)
-    notes = ["" if estimate is exact else "Estimated from gradients, to first order.",
-             f"{window} layers at a time." if window > 1 else "",
-             f"Nothing passes through {' or '.join(severed)}." if severed else ""]  # fmt: skip
-    return Grid(
-        each.mean(0), axes, labels, unit=unit, each=each, details=_bounds(each),
-        title=f"Change of the {name}, patching {site}",
-        baseline={"clean": float(goal.mean()), "corrupt": float(base.mean())},
-        note=" ".join(filter(None, notes)),
-    )  # fmt: skip
+    c = Comparison.of(model, clean, corrupt, sites, metric, window=window, severed=severed, roles=roles)
+    notes = (f"{window} layers at a time." if window > 1 else "",
+             f"Nothing passes through {' or '.join(severed)}." if severed else "")  # fmt: skip
+    return c.grid(Estimated(*estimate(c)), f"Change of the {c.named[0]}, patching {c.spread.site}", *notes)
 
 
-def _severed(model: Model, corrupt: Inputs, names: Sequence[str]) -> Model:
-    """The model with what these layers add held as it is in the corrupt run."""
-    if not names:
-        return model
-    for name in names:
-        if name not in ("attn", "mlp"):
-            raise ValueError(f'severed may hold "attn" and "mlp"; got "{name}".')
-    run = model.run(corrupt, [f"blocks.*.{name}.out" for name in names])
-    return model.edit(*(freeze(path, run) for path in run.sites))
+def swept(c: Comparison, sites: Sequence[Site]) -> Estimated:
+    """The effects of these places, each patched by itself."""
+    return together(c, [[site] for site in sites])
 
 
-def _bounds(each: Cells) -> dict[str, Tensor]:
-    """The ends of the 95 % interval of each cell, where there are prompts enough."""
-    if each.shape[0] < FEWEST:
-        return {}
-    low, high = interval(each)
-    return {"low": low, "high": high}
+def together(c: Comparison, sets: Sequence[Sequence[Site]]) -> Estimated:
+    """The effect of each set of places, all of its places patched at once."""
+    cells = [_cell(c, sites) for sites in sets]
+    base = c.read(c.model.run(c.corrupt).logits)
+    found = torch.zeros(len(cells), c.corrupt.batch)
+    # Before the first differing token both runs are the same, so patching there changes nothing.
+    todo = [i for i, sites in enumerate(sets) if not all(_before(c, site) for site in sites)]
+    answers = sweep(c.model, c.corrupt, [cells[i] for i in todo], c.last)
+    for answer in progress(answers, label="patching"):
+        for n, logits in zip(answer.cells, answer.logits):
+            found[todo[n]] = c.read(logits) - base
+    return Estimated(found.T, base)
 
 
-def _cell(c: Comparison, site: Site) -> Cell:
-    index = dict(site.index)
-    position = index.get("pos", index.get("query"))
-    n = c.corrupt.tokens.shape[1]
-    start = c.since
-    if isinstance(position, int):
-        start = max(position if position >= 0 else n + position, 0)
-    causal = c.model.anatomy.main.causal
-    edits = tuple((one.path, patch(one, c.clean)) for one in c.spread.around(site, c.window))
-    return Cell(edits, start if causal else 0)
+def _cell(c: Comparison, sites: Sequence[Site]) -> Cell:
+    """The edits that patch these places, and the first token they can change."""
+    edits = tuple((one.path, patch(one, c.clean)) for site in sites for one in c.spread.around(site, c.window))
+    firsts = [min(columns) if (columns := c.spread.columns(site)) else c.since for site in sites]
+    return Cell(edits, min(firsts, default=0) if c.model.anatomy.main.causal else 0)
 
 
-def _before(cell: Cell, site: Site, c: Comparison) -> bool:
-    """A cell at one token that lies before the first differing one, in a model whose tokens see only earlier ones."""
-    return c.model.anatomy.main.causal and cell.start < c.since and "pos" in dict(site.index)
+def _before(c: Comparison, site: Site) -> bool:
+    """A place at one token that lies before the first differing one, in a model whose tokens see only earlier ones."""
+    columns = c.spread.columns(site) if "pos" in dict(site.index) else None
+    return columns is not None and c.model.anatomy.main.causal and max(columns) < c.since

@@ -10,23 +10,20 @@ Senders are rows of one batch in the first half, and cells of the same replay as
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
-from patchclamp.cause.estimate import Comparison
-from patchclamp.cause.spread import Spread
-from patchclamp.core.axes import Logits, PerPrompt
+from patchclamp.cause.comparison import AnyMetric, Comparison, Estimated
+from patchclamp.cause.spread import Roles
 from patchclamp.core.edit import Edit, Here, patch
 from patchclamp.core.errors import Unserved
 from patchclamp.core.grid import Grid
-from patchclamp.core.metric import Metric, called
 from patchclamp.core.progress import progress
 from patchclamp.core.run import Run
 from patchclamp.core.site import Site
 from patchclamp.core.window import select
-from patchclamp.model.comparable import comparable
 from patchclamp.model.inputs import Prompt, tiled
 from patchclamp.model.model import Model, Sites
 from patchclamp.model.replay import sweep
@@ -37,12 +34,12 @@ TOKENS = 8192
 
 
 def paths(model: Model, clean: Prompt, corrupt: Prompt, senders: str | Site, receivers: Sites,
-          metric: Metric | Callable[[Logits], PerPrompt], *, through: Sequence[str] = ()) -> Grid:  # fmt: skip
+          metric: AnyMetric, *, through: Sequence[str] = (), roles: Roles | None = None) -> Grid:  # fmt: skip
     """The effect of each sender on the metric along the paths that lead straight to the receivers.
 
     Every star of `senders` is an axis of the answer; all `receivers` (`blocks.3.attn.q[head=7]`, or the patterns of several)
     are patched together. `through` may hold "mlp" and "attn": those layers between sender and receiver are then recomputed,
-    and the paths through them belong to the answer. Values are as in `pc.effects`.
+    and the paths through them belong to the answer. Values, and the `roles` of the senders, are as in `pc.effects`.
 
     >>> from patchclamp.cause.path import paths
     >>> metric = pc.logit_diff(" Mary", " John")
@@ -51,31 +48,18 @@ def paths(model: Model, clean: Prompt, corrupt: Prompt, senders: str | Site, rec
     """
     if set(through) - {"mlp", "attn"}:
         raise ValueError(f'through may hold "mlp" and "attn"; got {", ".join(map(repr, through))}.')
-    site, ends = Site.parse(senders), _receivers(model, receivers)
-    ours, theirs = model.inputs(clean), model.inputs(corrupt)
-    since = comparable(ours, theirs)
-    run = model.run(ours, model.places(site))
-    if run.output is None:
-        raise Unserved(f"{model.name} returns no logits, so nothing can be asked of its answer; load it with its head.")
-    bound = model.metric(metric, run)
-    spread = Spread(run, ours, site, model.places(site))
-    c = Comparison(model, run, theirs, spread, bound, since)
-    base = model.run(theirs, _frozen(model, through))
-    value, found = c.read(base.logits), torch.zeros(len(spread.sites), theirs.batch)
-    start = since if model.anatomy.main.causal else 0
-    last = isinstance(bound, Metric) and bound.columns is None
+    ends, c = _receivers(model, receivers), Comparison.of(model, clean, corrupt, senders, metric, roles=roles)
+    base = model.run(c.corrupt, _frozen(model, through))
+    value, found = c.read(base.logits), torch.zeros(len(c.spread.sites), c.corrupt.batch)
+    start = c.since if model.anatomy.main.causal else 0
     for first, told in progress(_told(c, base, ends), label="paths"):
         cells = [Cell(tuple((str(e.path), _holding(e, told[e.path][n])) for e in ends), start) for n in range(_count(told))]
-        for answer in sweep(model, theirs, cells, last):
+        for answer in sweep(model, c.corrupt, cells, c.last):
             for n, logits in zip(answer.cells, answer.logits):
                 found[first + n] = c.read(logits) - value
-    each, axes, labels = spread.shaped(found.T)
-    name, unit = called(metric)
     where = ", ".join(map(str, ends[:3])) + (f" and {len(ends) - 3} more" if len(ends) > 3 else "")
-    return Grid(each.mean(0), axes, labels, unit=unit, each=each,
-                title=f"Change of the {name} along paths from {site} to {where}",
-                baseline={"clean": float(c.read(run.logits).mean()), "corrupt": float(value.mean())},
-                note=f"Paths through {' and '.join(through)} count." if through else "Direct paths only.")  # fmt: skip
+    note = f"Paths through {' and '.join(through)} count." if through else "Direct paths only."
+    return c.grid(Estimated(found.T, value), f"Change of the {c.named[0]} along paths from {c.spread.site} to {where}", note)
 
 
 def _receivers(model: Model, receivers: Sites) -> list[Site]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from patchclamp.core.axes import Logits, PerPrompt, Tokens
 from patchclamp.core.errors import NotKept, ShapeMismatch, Unserved, WrongAxis
 from patchclamp.core.grid import Grid
-from patchclamp.core.site import Site
+from patchclamp.core.site import Site, written
 from patchclamp.core.window import Window, select
 
 
@@ -220,4 +220,4 @@ class Run:
 
 
 def _text(index: tuple) -> str:
-    return ", ".join(f"{a}={v}" for a, v in index)
+    return ", ".join(f"{a}={written(v)}" for a, v in index)

@@ -1,10 +1,11 @@
 """Site: one place in a forward pass, and the small grammar that names it. A star makes it a pattern.
 
     path  := part ("." part)*                 part  := name | int | a:b | *
-    index := axis "=" (int | a:b | *)         site  := path [ "[" index ("," index)* "]" ]
+    index := axis "=" (int | a:b | * | int("|"int)+)     site := path [ "[" index ("," index)* "]" ]
 
     "blocks.9.attn.z[head=6, pos=-1]"         one head at the newest token
     "blocks.*.out[pos=*]"                     every layer and position: a pattern with two axes
+    "blocks.9.out[pos=10|12]"                 each prompt at a token of its own: 10 in the first, 12 in the second
     "@model.layers.3.self_attn.q_norm.out"    what a raw module returns (or reads, with ".in")
 
 Every star is an axis of the answer; `a:b` is a star cut to a range. Knows strings only: which places a model has is the
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from patchclamp.core.errors import UnknownSite, WrongAxis, did_you_mean
 
 _PART = re.compile(r"\*|-?\d+|(?:-?\d+)?:(?:-?\d+)?|[A-Za-z_][A-Za-z_0-9]*")
-_INDEX = re.compile(r"\s*([A-Za-z_]+)\s*=\s*(\*|(?:-?\d+)?:(?:-?\d+)?|-?\d+)\s*")
+_INDEX = re.compile(r"\s*([A-Za-z_]+)\s*=\s*(\*|(?:-?\d+)?:(?:-?\d+)?|-?\d+(?:\|-?\d+)*)\s*")
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class Span:
 
 
 Part = str | int | Span
+Entry = int | Span | tuple[int, ...]
+"""What an axis is indexed with: one entry, a star or range of them, or one for each prompt."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class Site:
     """
 
     parts: tuple[Part, ...]
-    index: tuple[tuple[str, int | Span], ...] = ()
+    index: tuple[tuple[str, Entry], ...] = ()
     raw: bool = False
     """True for `@module.path.out`: a module of the model itself, outside the canonical names."""
 
@@ -73,7 +76,7 @@ class Site:
         return cls(parts, _index(rest, text) if bracket else (), raw)
 
     def __str__(self) -> str:
-        index = ", ".join(f"{axis}={value}" for axis, value in self.index)
+        index = ", ".join(f"{axis}={written(value)}" for axis, value in self.index)
         return self.path + (f"[{index}]" if index else "")
 
     @property
@@ -94,7 +97,7 @@ class Site:
                 return part
         return None
 
-    def at(self, **index: int | Span) -> Site:
+    def at(self, **index: Entry) -> Site:
         """The same place with further indices; an axis already indexed is replaced.
 
         >>> str(Site.parse("blocks.3.out").at(pos=-1))
@@ -171,6 +174,15 @@ _TL_BLOCK = {
 }
 
 
+def written(entry: Entry) -> str:
+    """An entry of an index as the grammar has it.
+
+    >>> written((10, 12))
+    '10|12'
+    """
+    return "|".join(map(str, entry)) if isinstance(entry, tuple) else str(entry)
+
+
 def _part(part: str, text: str) -> Part:
     match = _PART.fullmatch(part.strip())
     if match is None:
@@ -187,18 +199,18 @@ def _value(word: str) -> Part:
     return int(word) if word.lstrip("-").isdigit() else word
 
 
-def _index(rest: str, text: str) -> tuple[tuple[str, int | Span], ...]:
+def _index(rest: str, text: str) -> tuple[tuple[str, Entry], ...]:
     body, bracket, tail = rest.partition("]")
     if not bracket or tail.strip():
         raise UnknownSite(f'"{text}" is not a site: the index must end the string with one "]".')
-    found: dict[str, int | Span] = {}
+    found: dict[str, Entry] = {}
     for item in body.split(","):
         match = _INDEX.fullmatch(item)
         if match is None:
             raise UnknownSite(f'"{text}" is not a site: "{item.strip()}" is not axis=number, axis=a:b or axis=*.')
         if match[1] in found:
             raise WrongAxis(f'"{text}" indexes the axis "{match[1]}" twice.')
-        value = _value(match[2])
+        value = tuple(map(int, match[2].split("|"))) if "|" in match[2] else _value(match[2])
         assert not isinstance(value, str)
         found[match[1]] = value
     return tuple(found.items())

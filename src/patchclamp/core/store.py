@@ -20,7 +20,7 @@ from patchclamp.core.errors import NotSaved, did_you_mean
 from patchclamp.core.graph import Edge, Graph, Node
 from patchclamp.core.grid import Grid
 from patchclamp.core.run import Kept, Remembered, Run
-from patchclamp.core.site import Site
+from patchclamp.core.site import Site, written
 from patchclamp.core.window import Window
 
 CARD, TENSORS = "card.json", "tensors.safetensors"
@@ -104,7 +104,7 @@ def _run_card(run: Run, tensors: dict[str, Tensor], at: str) -> dict[str, Any]:
         tensors[f"{at}kept.{path}"] = k.value
         kept[path] = {
             "axes": list(k.axes),
-            "index": [[a, v if isinstance(v, int) else str(v)] for a, v in k.index],
+            "index": [[a, v if isinstance(v, int) else written(v)] for a, v in k.index],
             "windows": {a: asdict(w) for a, w in k.windows.items()},
         }
     ids = sorted({int(i) for i in run.tokens.flatten()})

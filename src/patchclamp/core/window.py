@@ -14,7 +14,7 @@ from torch import Tensor
 
 from patchclamp.core.axes import POSITIONS, Part
 from patchclamp.core.errors import WrongAxis
-from patchclamp.core.site import Site, Span
+from patchclamp.core.site import Entry, Site, Span
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,12 @@ class Window:
     end: tuple[int, ...] | None = None
     """For each row the column after its last token; None where every row ends with the window."""
 
-    def columns(self, position: int, rows: int) -> list[int]:
-        """For each row the column of a position, counted inside this window; it may lie outside."""
-        if position >= 0:
-            return [f + position - self.start for f in self.first or (0,) * rows]
-        return [e + position - self.start for e in self.end or (self.start + self.length,) * rows]
+    def columns(self, position: int | tuple[int, ...], rows: int) -> list[int]:
+        """For each row the column of a position, or of its own position, counted inside this window; it may lie outside."""
+        first, end = self.first or (0,), self.end or (self.start + self.length,)
+        each = position if isinstance(position, tuple) else (position,)  # rows beyond are the same prompts again
+        at = [(r, each[r % len(each)]) for r in range(rows)]
+        return [(first[r % len(first)] if p >= 0 else end[r % len(end)]) + p - self.start for r, p in at]
 
     def tokens(self, row: int) -> range:
         """The columns, inside this window, that hold tokens of a row rather than padding."""
@@ -95,6 +96,8 @@ def select(site: Site, axes: Sequence[str], value: Tensor, windows: dict[str, Wi
                 ragged = (dim, *at)
             else:
                 slices[dim] = at
+        elif isinstance(wanted, tuple):
+            raise WrongAxis(f'{site} has an entry for each prompt, which only tokens have, and "{axis}" counts none.')
         elif isinstance(wanted, Span):
             slices[dim] = slice(wanted.start, wanted.stop)
         elif not -size <= wanted < size:
@@ -108,21 +111,28 @@ def select(site: Site, axes: Sequence[str], value: Tensor, windows: dict[str, Wi
     return Selection(tuple(slices), ragged, whole)
 
 
-def _positions(site: Site, axis: str, wanted: int | Span, window: Window, rows: int, late: bool):
+def _positions(site: Site, axis: str, wanted: Entry, window: Window, rows: int, late: bool):
     """A slice or column for all rows, or (rows, columns) where they differ, or None where nothing is in the window."""
     if isinstance(wanted, Span):
         return _range(site, wanted, window, rows, late)
+    if isinstance(wanted, tuple) and rows % len(wanted):
+        raise WrongAxis(f"{site} names a token for each of {len(wanted)} prompts; there are {rows}.")
     columns = window.columns(wanted, rows)
-    inside = [r for r, c in enumerate(columns) if c in window.tokens(r if window.first or window.end else 0)]
+    inside = [r for r, c in enumerate(columns) if c in window.tokens(_row(window, r))]
     if len(inside) < rows and not late:
         row = next(r for r in range(rows) if r not in inside)
-        n = len(window.tokens(row))
+        n = len(window.tokens(_row(window, row)))
         raise WrongAxis(f"{site} is outside: prompt {row} has {n} tokens, {axis} 0 to {n - 1}.")
     if not inside:
         return None
     if len(inside) == rows and len(set(columns)) == 1:
         return columns[0]
     return inside, [columns[r] for r in inside]
+
+
+def _row(window: Window, row: int) -> int:
+    """Where a window knows fewer prompts than there are rows, they come again and again; where it knows none, all are alike."""
+    return row % len(window.first or window.end or (0,))
 
 
 def _range(site: Site, wanted: Span, window: Window, rows: int, late: bool) -> slice | None:
