@@ -40,7 +40,7 @@ def test_the_cells_of_a_place_add_up_to_the_exact_effect_of_all_of_it(family, wh
 
 def test_the_tokens_of_the_embedding_add_up_to_the_gap(gpt2):
     for site in ("blocks.0.in[pos=*]", "embed.out[pos=*]"):
-        grid = pc.effects(gpt2, CLEAN, CORRUPT, site, METRIC, estimate=integrated(32))
+        grid = pc.effects(gpt2, CLEAN, CORRUPT, site, METRIC, estimate=integrated(32, "inputs"))
         assert float(grid.fraction().values.sum()) == pytest.approx(1, abs=5e-3)
 
 
@@ -63,5 +63,5 @@ def test_what_it_cannot_do_is_said(gpt2):
         model = pc.load(zoo.build("t5", "seq2seq"))
         model.hf.generation_config.decoder_start_token_id = 0
         with pytest.raises(Unserved, match="activations"):
-            pc.effects(model, CLEAN, CORRUPT, "encoder.blocks.*.out", METRIC, estimate=integrated())
+            pc.effects(model, CLEAN, CORRUPT, "encoder.blocks.*.out", METRIC, estimate=integrated(2, "inputs"))
         pc.effects(model, CLEAN, CORRUPT, "encoder.blocks.*.out", METRIC, estimate=integrated(2, "activations"))

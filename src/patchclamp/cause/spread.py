@@ -18,7 +18,7 @@ from patchclamp.core.axes import POSITIONS, Cells
 from patchclamp.core.errors import WrongAxis, WrongPrompt
 from patchclamp.core.grid import by_stars
 from patchclamp.core.run import Run
-from patchclamp.core.site import Entry, Site, Span
+from patchclamp.core.site import Entry, Site, Span, written
 from patchclamp.core.window import Window, select
 from patchclamp.model.inputs import Inputs
 
@@ -71,6 +71,13 @@ class Spread:
         return [
             self.at(Site.parse(p).at(**fixed), **dict(zip(self.entries, place))) for p in self.paths for place in places
         ]  # fmt: skip
+
+    @cached_property
+    def names(self) -> list[str]:
+        """What every concrete place is called: its starred axes with the words of their entries."""
+        fixed = [f"{a}={written(v)}" for a, v in self.site.index if not isinstance(v, Span)]
+        words = _product([[f"{axis}={w}" for w in self._words(axis, e)] for axis, e in self.entries.items()])
+        return [p + (f"[{', '.join((*fixed, *w))}]" if fixed or w else "") for p in self.paths for w in words]
 
     def at(self, site: Site, **index: Entry) -> Site:
         """A site with further indices, where a role stands for the axis that counts tokens."""
