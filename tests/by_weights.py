@@ -53,3 +53,19 @@ def saturated(sharp=20.0):
     put(attention.o.weight, (2, 0, 1.0))
     put(module.unembed.weight, (0, 2, 1.0), (1, 2, -1.0), (0, 3, 0.0))
     return pc.load(module)
+
+
+def mediated(both=0.0):
+    """(model, effects): a treatment goes to the answer through block 0 and round it.
+
+    The prompt is one token: 0 untreated, 1 treated. The embedding writes t = 0 or 1. Block 0, the mediator, writes 2 t; the
+    answer is 3 t + 5 times what block 0 wrote + `both` times relu(t + mediator / 2 - 1), which it takes both for.
+    """
+    module = blank(layers=2, heads=0, d_mlp=[1, 1])
+    put(module.embed.weight, (1, 0, 1.0), (0, 3, 1.0), (1, 3, 1.0))  # the last coordinate is always 1
+    put(module.blocks[0].mlp.up.weight, (0, 0, 1.0))
+    put(module.blocks[0].mlp.down.weight, (1, 0, 2.0))
+    put(module.blocks[1].mlp.up.weight, (0, 0, 1.0), (0, 1, 0.5), (0, 3, -1.0))
+    put(module.blocks[1].mlp.down.weight, (2, 0, both))
+    put(module.unembed.weight, (0, 0, 3.0), (0, 1, 5.0), (0, 2, 1.0))
+    return pc.load(module), {"total": 13.0 + both, "direct": 3.0, "indirect": 10.0, "interaction": both}
