@@ -69,3 +69,13 @@ def mediated(both=0.0):
     put(module.blocks[1].mlp.down.weight, (2, 0, both))
     put(module.unembed.weight, (0, 0, 3.0), (0, 1, 5.0), (0, 2, 1.0))
     return pc.load(module), {"total": 13.0 + both, "direct": 3.0, "indirect": 10.0, "interaction": both}
+
+
+def population(effects):
+    """A model in which patching `blocks.0.mlp.out` from token 0 to token t moves the logit of token 0 by `effects[t - 1]`."""
+    module = blank(layers=1, heads=0, d_mlp=2, vocab=len(effects) + 1)
+    module.embed.weight.data[1:, 0] = effects
+    put(module.blocks[0].mlp.up.weight, (0, 0, 1.0), (1, 0, -1.0))
+    put(module.blocks[0].mlp.down.weight, (1, 0, 1.0), (1, 1, -1.0))
+    put(module.unembed.weight, (0, 1, 1.0))
+    return pc.load(module)

@@ -6,9 +6,14 @@ That sweeps equal the naive loop is tests/model/test_replay.py.
 import pytest
 import torch
 
+import by_weights
 import patchclamp as pc
 import zoo
+from patchclamp.cause.atp_star import atp_star
+from patchclamp.cause.integrated import integrated
+from patchclamp.cause.shapley import shapley
 from patchclamp.core.errors import ShapeMismatch, UnknownSite, Unserved, WrongAxis, WrongPrompt, WrongToken
+from patchclamp.core.uncertain import interval
 
 CLEAN = torch.tensor([[30, 31, 32, 33, 34, 35, 36]])
 CORRUPT = torch.tensor([[30, 31, 50, 33, 51, 35, 36]])
@@ -135,3 +140,42 @@ def test_prompts_of_unequal_length_go_pair_by_pair(gpt2):
     assert whole.shape == {"layer": 2} and torch.allclose(whole.fraction().values, torch.ones(2), atol=1e-4)
     with pytest.raises(WrongPrompt, match="differ in length; run them pair by pair"):
         pc.effects(gpt2, clean, corrupt, "blocks.*.out[pos=*]", METRIC)
+
+
+@pytest.mark.parametrize("prompts", [5, 20])
+@pytest.mark.parametrize("kind", ["normal", "skewed"])
+def test_intervals_hold_the_effect_of_the_population(kind, prompts):
+    """All prompts there are have a known mean effect; of 500 draws of a few of them, 92 to 98 % have it in their interval."""
+    points = (torch.arange(499) + 0.5) / 499
+    planted = torch.special.ndtri(points) + 1 if kind == "normal" else -torch.log1p(-points)
+    model = by_weights.population(planted)
+    drawn = torch.randint(1, 500, (prompts * 500, 1), generator=torch.Generator().manual_seed(1))
+    grid = pc.effects(model, drawn, torch.zeros_like(drawn), "blocks.0.mlp.out", pc.logit(0))
+    assert torch.allclose(grid.each, planted[drawn[:, 0] - 1], atol=1e-5)
+    low, high = interval(grid.each.reshape(prompts, 500), draws=1000)
+    assert 0.92 <= float(((low <= planted.mean()) & (planted.mean() <= high)).float().mean()) <= 0.98
+
+
+@pytest.mark.parametrize(
+    ("metric", "says"),
+    [
+        (pc.logit_diff(" Mary Anne", " John"), r'" Mary Anne" is .*tokens'),
+        (pc.logit(" Xzqy"), "Xzqy"),
+        (pc.logit_diff([1, 2, 3], [4, 5, 6]), "has 3 tokens for 1 prompts"),
+    ],
+)
+def test_an_answer_is_one_token(town, metric, says):
+    clean = "When Mary and John went to the store, John gave a drink to"
+    with pytest.raises(WrongToken, match=says):
+        pc.effects(town, clean, clean.replace("John gave", "Mary gave"), "blocks.*.out", metric)
+
+
+@pytest.mark.parametrize("estimate", [pc.gradient, integrated(2), atp_star(), shapley()])
+def test_every_estimate_names_the_same_mistakes(gpt2, estimate):
+    for clean, corrupt, metric, error, says in [
+        (CLEAN, CORRUPT[:, :5], METRIC, WrongPrompt, "the clean one has 7 tokens, the corrupt one 5"),
+        (CLEAN, CORRUPT, lambda logits: logits.mean(), ShapeMismatch, "one number per prompt"),
+        (CLEAN, CORRUPT, pc.logit(1000), WrongToken, "no token 1000"),
+    ]:
+        with pytest.raises(error, match=says):
+            pc.effects(gpt2, clean, corrupt, "blocks.*.mlp.out", metric, estimate=estimate)

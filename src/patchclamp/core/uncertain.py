@@ -4,6 +4,17 @@ Intervals are studentised (Efron & Tibshirani 1993, chapter 12): prompts are dra
 is measured in its own standard errors, so few prompts give honestly wide intervals. A permutation flips the sign of whole
 prompts; the largest cell of each permutation is what a cell has to beat (Westfall & Young 1993), so that among hundreds of
 cells one in twenty analyses, not one cell in twenty, is wrong by chance. Both take the prompts as drawn independently.
+
+How often a 95 % interval holds the truth, in 2000 draws each (`python -m bench.coverage`):
+
+    prompts                                         5     10     20     50
+    normal                                      94.5%  94.2%  95.0%  95.4%
+    skewed as an exponential (skewness 2)       93.5%  94.7%  94.6%  94.6%
+    heavily skewed (log-normal, skewness 6)     89.8%  91.4%  92.5%  92.5%
+    an effect on one prompt in five only        47.2%  62.1%  84.3%  97.6%
+
+The last two are too narrow: what has not been seen in the prompts at hand cannot be known of. Where an effect rests on few
+prompts (look at `Grid.each`), take more of them before believing an interval.
 """
 
 from __future__ import annotations
