@@ -10,7 +10,8 @@ Senders are rows of one batch in the first half, and cells of the same replay as
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -52,11 +53,11 @@ def paths(model: Model, clean: Prompt, corrupt: Prompt, senders: str | Site, rec
     base = model.run(c.corrupt, _frozen(model, through))
     value, found = c.read(base.logits), torch.zeros(len(c.spread.sites), c.corrupt.batch)
     start = c.since if model.anatomy.main.causal else 0
-    for first, told in progress(_told(c, base, ends), label="paths"):
-        cells = [Cell(tuple((str(e.path), _holding(e, told[e.path][n])) for e in ends), start) for n in range(_count(told))]
+    for seats, told in progress(_told(c, base, ends), label="paths"):
+        cells = [Cell(tuple((e.path, _holding(e, told[e.path][n])) for e in ends), start) for n in range(len(seats))]
         for answer in sweep(model, c.corrupt, cells, c.last):
             for n, logits in zip(answer.cells, answer.logits):
-                found[first + n] = c.read(logits) - value
+                found[seats[n]] = c.read(logits) - value
     where = ", ".join(map(str, ends[:3])) + (f" and {len(ends) - 3} more" if len(ends) > 3 else "")
     note = f"Paths through {' and '.join(through)} count." if through else "Direct paths only."
     return c.grid(Estimated(found.T, value), f"Change of the {c.named[0]} along paths from {c.spread.site} to {where}", note)
@@ -85,28 +86,73 @@ def _frozen(model: Model, through: Sequence[str]) -> list[str]:
     return found
 
 
-def _told(c: Comparison, base: Run, ends: list[Site]) -> Iterator[tuple[int, dict[str, Tensor]]]:
-    """What the receivers get from each sender: the first sender's number, and for each place (sender, batch, ...)."""
+def _told(c: Comparison, base: Run, ends: list[Site]) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
+    """What the receivers get from some of the senders: their numbers, and for each place (sender, batch, ...)."""
     model, inputs, sites = c.model, c.corrupt, c.spread.sites
     room = max(TOKENS // max(inputs.tokens.numel(), 1), 1)
     keeps = dict.fromkeys(e.path for e in ends)
-    for first in range(0, len(sites), room):
-        some = sites[first : first + room]
+    heard = [n for n, site in enumerate(sites) if not _later(site, ends)]
+    idle = _idle(model, base, [*sites, *ends])
+    for first in range(0, len(heard), room):
+        seats = heard[first : first + room]
+        some = [sites[n] for n in seats]
         rows = tiled(inputs, len(some))
         forward = model.forward(rows, [Site.parse(k) for k in keeps], stop=True)
         for path in base.sites:
-            forward.edit(path, _everywhere(path, base.stored(Site.parse(path))[0], len(some)))
+            free = [n for n, site in enumerate(some) if _inside(model, site, path)]
+            forward.edit(path, _held(path, base.stored(Site.parse(path))[0], len(some), free))
         by_path: dict[str, list[tuple[int, Edit]]] = {}
         for n, site in enumerate(some):
             by_path.setdefault(site.path, []).append((n, patch(site, c.clean)))
         for path, mine in by_path.items():
             forward.edit(path, on_rows(path, mine, inputs.batch))
+        forward.taps.instead.update({module: _giving(value, len(some)) for module, value in idle.items()})
         forward.run(lambda rows=rows: model.call(rows))
-        yield first, {k: forward.kept[k].value.unflatten(0, (len(some), inputs.batch)) for k in keeps}
+        yield seats, {k: forward.kept[k].value.unflatten(0, (len(some), inputs.batch)) for k in keeps}
 
 
-def _everywhere(path: str, value: Tensor, times: int) -> Edit:
-    return Edit(path, lambda old: value.repeat(times, *[1] * (value.ndim - 1)).to(old.dtype))
+def _later(sender: Site, ends: list[Site]) -> bool:
+    """Whether a sender lies in a later block than every receiver, so that none can hear it."""
+    layers = [end.layer for end in ends if end.layer is not None and end.path.startswith("blocks.")]
+    return len(layers) == len(ends) and sender.path.startswith("blocks.") and (sender.layer or 0) > max(layers)
+
+
+def _idle(model: Model, base: Run, asked: list[Site]) -> dict[str, Tensor]:
+    """Feed-forward modules whose output is held and in which nothing is asked about: they need not run. What they return."""
+    places = model.anatomy.places
+    within = {site.path.rpartition(".mlp.")[0] for site in asked if ".mlp." in site.path and not site.path.endswith("mlp.out")}
+    calls = Counter(module for place in places.values() for module in place.modules if place.path.endswith("mlp.out"))
+    found = {}
+    for path in base.sites:
+        place = places[path]
+        plain = place.kind == "output" and place.slot is None and not place.layout.steps and calls[place.modules[0]] == 1
+        if path.endswith(".mlp.out") and plain and path.removesuffix(".mlp.out") not in within:
+            found[place.modules[0]] = base.stored(Site.parse(path))[0]
+    return found
+
+
+def _giving(value: Tensor, times: int) -> Callable[..., Tensor]:
+    return lambda *args, **kwargs: value.repeat(times, *[1] * (value.ndim - 1))
+
+
+def _inside(model: Model, sender: Site, path: str) -> bool:
+    """Whether a sender lies inside the layer that writes here, so that what it says comes out here and nowhere else."""
+    places = model.anatomy.places
+    own = sender.path in places and sender.path.startswith(path.rpartition(".")[0] + ".")
+    return own and places[sender.path].order < places[path].order
+
+
+def _held(path: str, value: Tensor, times: int, free: Sequence[int]) -> Edit:
+    """What a place holds in the base run, for every sender but those who speak through it."""
+    batch = value.shape[0]
+
+    def change(old: Tensor) -> Tensor:
+        made = value.repeat(times, *[1] * (value.ndim - 1)).to(old.dtype)
+        for n in free:
+            made[n * batch : (n + 1) * batch] = old[n * batch : (n + 1) * batch]
+        return made
+
+    return Edit(path, change)
 
 
 def _holding(end: Site, value: Tensor) -> Edit:
@@ -122,7 +168,3 @@ def _part(old: Tensor, here: Here, value: Tensor) -> Tensor:
     chosen = select(here.site, here.axes, value, here.windows, here.late)
     assert chosen is not None
     return chosen.take(value).to(old.dtype)
-
-
-def _count(told: dict[str, Tensor]) -> int:
-    return next(iter(told.values())).shape[0]
