@@ -14,7 +14,8 @@ PATHS += ["embed.out", "norm.out", "logits"]
 @pytest.mark.parametrize(
     "text",
     ["blocks.9.attn.z[head=6, pos=-1]", "blocks.*.out[pos=*]", "blocks.4:8.mlp.act[neuron=*]", "blocks.-1.out", "logits",
-     "blocks.:3.in", "encoder.blocks.3.attn.q", "@model.layers.3.self_attn.q_norm.out", "blocks.2.out.latents[latent=7]"],
+     "blocks.:3.in", "encoder.blocks.3.attn.q", "@model.layers.3.self_attn.q_norm.out", "blocks.2.out.latents[latent=7]",
+     "blocks.3.out[pos=10|-1|4]"],
 )  # fmt: skip
 def test_a_site_is_written_back_as_it_was_read(text):
     assert str(Site.parse(text)) == text
@@ -70,6 +71,8 @@ def test_an_unknown_site_names_the_nearest(text, says):
         ("blocks.3.out[pos=1]x", UnknownSite, 'must end the string with one "]"'),
         ("blocks.3.out[]", UnknownSite, "is not axis=number"),
         ("blocks.3.out[pos=1, pos=2]", WrongAxis, "twice"),
+        ("blocks.3.out[pos=1|]", UnknownSite, "is not axis=number"),
+        ("blocks.3.out[pos=1|*]", UnknownSite, "is not axis=number"),
         ("@model.norm", UnknownSite, 'end it with ".in" or ".out"'),
     ],
 )
@@ -97,6 +100,12 @@ def test_at_replaces_an_index():
     assert str(Site.parse("blocks.3.out[pos=1]").bare()) == "blocks.3.out"
 
 
+def test_an_entry_for_each_prompt_is_no_star():
+    site = Site.parse("blocks.3.out[pos=10|-1]")
+    assert site.index == (("pos", (10, -1)),) and site.stars == ()
+    assert site == Site.parse("blocks.3.out").at(pos=(10, -1))
+
+
 def test_transformer_lens_names_are_read_in_one_place():
     assert str(Site.from_transformer_lens("blocks.3.attn.hook_pattern")) == "blocks.3.attn.pattern"
     assert str(Site.from_transformer_lens("blocks.11.hook_resid_pre")) == "blocks.11.in"
@@ -105,7 +114,7 @@ def test_transformer_lens_names_are_read_in_one_place():
         Site.from_transformer_lens("blocks.3.hook_resid_pots")
 
 
-@given(st.text(alphabet="blocks.0123456789:*-[]=, attn.zposheadin@_", max_size=40))
+@given(st.text(alphabet="blocks.0123456789:*-|[]=, attn.zposheadin@_", max_size=40))
 def test_any_string_is_a_site_or_a_clear_error(text):
     try:
         site = Site.parse(text)

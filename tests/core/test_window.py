@@ -79,3 +79,15 @@ def test_patterns_have_two_position_axes():
     windows = {"query": Window(4), "key": Window(4)}
     chosen = select(Site.parse("x[query=-1, key=0]"), ("batch", "head", "query", "key"), pattern, windows)
     assert torch.equal(chosen.take(pattern), pattern[:, :, -1, 0])
+
+
+def test_each_row_may_have_a_position_of_its_own():
+    value = torch.arange(12).view(3, 4)
+    padded = {"pos": Window(4, 0, (0, 2, 1))}
+    chosen = select(Site.parse("blocks.0.out[pos=3|0|-1]"), ("batch", "pos"), value, padded)
+    assert chosen.take(value).tolist() == [3, 6, 11]
+    assert chosen.put(value, torch.tensor([-1, -2, -3]))[[0, 1, 2], [3, 2, 3]].tolist() == [-1, -2, -3]
+    twice = select(Site.parse("blocks.0.out[pos=3|0|-1]"), ("batch", "pos"), value.repeat(2, 1), padded)
+    assert twice.take(value.repeat(2, 1)).tolist() == [3, 6, 11, 3, 6, 11]  # the same prompts again
+    with pytest.raises(WrongAxis, match="prompt 1 has 2 tokens"):
+        select(Site.parse("blocks.0.out[pos=0|2|0]"), ("batch", "pos"), value, padded)

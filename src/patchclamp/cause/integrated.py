@@ -9,7 +9,7 @@ A gradient says what the first small step would do; the sum over small steps say
                          stays corrupt: `steps` gradients for every place (Marks et al. 2024, for features). Complete for
                          each place: its cells add up to the exact effect of patching all of it.
 
-The second is the default: on the town's indirect objects its cells are within 2 to 10 % of the exact ones where plain gradients
+The second is the default: on the town's indirect objects its cells are within 1 to 10 % of the exact ones where plain gradients
 miss them by 28 to 62 %, and gradients along the inputs, within 14 to 52 %, rank small cells worse than plain ones do.
 
 Slopes are taken in the middle of each step, so few steps go far. What is shared between the cells of one place (an OR of two
