@@ -17,7 +17,9 @@ from patchclamp.core.errors import NotAModel, Unserved
 from patchclamp.model.load import SPECIMENS
 from patchclamp.model.wires import Wires
 
-SMALL = Recipe("histogram", "ab", 4, layers=1, heads=2, d_model=24, d_head=6, d_mlp=32, steps=200, batch=32, rate=1e-2, pool=300)
+SMALL = Recipe(
+    "histogram", "ab", 4, layers=1, heads=2, d_model=24, d_head=6, d_mlp=32, steps=200, batch=32, rate=1e-2, pool=300
+)
 
 
 @pytest.fixture(scope="module", params=RECIPES)

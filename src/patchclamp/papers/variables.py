@@ -51,9 +51,9 @@ def dormant_pathways_are_flagged(asked: Asked) -> Measured:
         flags[kind].append(dormant(grid))
         iia, read = (float(grid.at(subspace=name).values) for name in ("found", "read"))
         rows.append((kind, ", ".join(f"{d:g}" for d in direction), iia, read, "flagged" if flags[kind][-1] else "passed"))
-    shares, said = zip(*((sum(each) / len(each), f"{sum(each)} of {len(each)}") for each in flags.values()))
+    (share, told), (wrongly, said) = ((sum(each) / len(each), f"{sum(each)} of {len(each)}") for each in flags.values())
     columns = ("pathway", "direction in the neurons", "interchange", "what is read alone", "verdict")
-    return Measured(*shares, *said, columns, tuple(rows))
+    return Measured(share, wrongly, told, said, columns, tuple(rows))
 
 
 @claim(
