@@ -34,7 +34,11 @@ def a_planted_subspace_is_found(asked: Asked) -> Measured:
 @claim("A dormant pathway is told from an honest one.", source="Makelov et al. 2023", mark=Mark(low=1.0),
        control="honest subspaces that are flagged")  # fmt: skip
 def dormant_pathways_are_flagged(asked: Asked) -> Measured:
-    """The share of constructed dormant pathways that the check flags, all of which answer every interchange rightly."""
+    """The share of constructed dormant pathways that the check flags, all of which answer every interchange rightly.
+
+    At the neurons, where what downstream reads is the output matrix. Read from gradients, before the nonlinearity, one honest
+    subspace of these is flagged as well.
+    """
     around = planted.sign(skip=1, follows=0, silent=4, honest=0)
     through = planted.sign(skip=0, follows=0, silent=0, honest=1)
     either = planted.sign(skip=0, follows=0, silent=2, honest=1)
