@@ -88,7 +88,8 @@ class Lessons:
             own = evaluate(plan.program.output, source)
             ids = [torch.tensor([BOS, *(vocab.index(t) + 1 for t in sequence)]) for sequence in (base, source)]
             rows.append((*ids, swapped, *(torch.tensor([plan.answers.index(v) for v in values]) for values in (said, own))))
-        return cls(*(torch.stack(column) for column in zip(*rows)), kept(wires, graph.edges))
+        bases, sources, swaps, answers, others = (torch.stack(column) for column in zip(*rows))
+        return cls(bases, sources, swaps, answers, others, kept(wires, graph.edges))
 
 
 def _chosen(keys: list[Key], draw: random.Random, kind: str) -> list[Key]:

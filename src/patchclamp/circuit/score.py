@@ -53,7 +53,7 @@ def score(ranking: Graph, truth: Graph, signed: bool = False) -> Score:
     >>> made = compile(histogram(), junk=2)
     >>> pairs = made.pairs(8)
     >>> print(score(edges(pc.load(made.hf), pairs.clean, pairs.corrupt, pairs.metric), made.varying))
-    AUROC 1.000, average precision 1.000 (4 true of 17)
+    AUROC 1.000, average precision 1.000 (4 true of 18)
     """
     known = {_key(edge) for edge in truth.edges}
     every = {_key(edge): edge.weight if signed else abs(edge.weight) for edge in ranking.edges}

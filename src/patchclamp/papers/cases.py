@@ -139,7 +139,8 @@ def scored(cases: Iterator[Case], find: Find, worst: bool = False) -> Measured:
     )
     values, lot = [each[0] for mine in found.values() for each in mine], median(e[3] for mine in found.values() for e in mine)
     lowest = min(found, key=lambda name: min(found[name]))
-    said = f"median {median(values):.3f}, worst {min(values):.3f} ({lowest}), of {len(values)}"
+    where = f" ({lowest})" if min(values) < median(values) else ""
+    said = f"median {median(values):.3f}, worst {min(values):.3f}{where}, of {len(values)}"
     return Measured(min(values) if worst else median(values), lot, said, f"median {lot:.3f}", COLUMNS, rows)
 
 

@@ -195,7 +195,7 @@ class Report:
     def picture(self) -> Page:
         """Claim, what they said, what came out, verdict; and each claim's cases."""
         how = "quick" if self.asked.quick else f"{self.asked.seeds} seed{'' if self.asked.seeds == 1 else 's'}"
-        facts = {"measured": how, "verdicts": ", ".join(f"{w} {n}" for w, n in self._counts()), "source": self.paper.source}
+        facts = {"measured": how, "verdicts": ", ".join(f"{n} {w}" for w, n in self._counts()), "source": self.paper.source}
         first = Section("Claims", pictures=(self.table(),))
         return Page(self.paper.title, facts=facts, sections=(first, *map(self._section, self.paper.claims)))
 

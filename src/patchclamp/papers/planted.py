@@ -85,7 +85,7 @@ def linear(matrix: Tensor, bias: Tensor | None = None) -> nn.Linear:
 
 # ---- a sum -------------------------------------------------------------------------------------------------------------
 
-ANSWERS = {0: 13, 1: 14, 2: 15}
+ANSWERS: dict[Any, int] = {0: 13, 1: 14, 2: 15}
 SUM = CausalModel({"x": lambda a: a % 3, "y": lambda b: b % 3, "answer": lambda x, y: (x + y) % 3})
 
 

@@ -34,7 +34,11 @@ def a_planted_subspace_is_found(asked: Asked) -> Measured:
 @claim("A dormant pathway is told from an honest one.", source="Makelov et al. 2023", mark=Mark(low=1.0),
        control="honest subspaces that are flagged")  # fmt: skip
 def dormant_pathways_are_flagged(asked: Asked) -> Measured:
-    """The share of constructed dormant pathways that the check flags, all of which answer every interchange rightly."""
+    """The share of constructed dormant pathways that the check flags, all of which answer every interchange rightly.
+
+    At the neurons, where what downstream reads is the output matrix. Read from gradients, before the nonlinearity, one honest
+    subspace of these is flagged as well.
+    """
     around = planted.sign(skip=1, follows=0, silent=4, honest=0)
     through = planted.sign(skip=0, follows=0, silent=0, honest=1)
     either = planted.sign(skip=0, follows=0, silent=2, honest=1)
@@ -51,9 +55,9 @@ def dormant_pathways_are_flagged(asked: Asked) -> Measured:
         flags[kind].append(dormant(grid))
         iia, read = (float(grid.at(subspace=name).values) for name in ("found", "read"))
         rows.append((kind, ", ".join(f"{d:g}" for d in direction), iia, read, "flagged" if flags[kind][-1] else "passed"))
-    shares, said = zip(*((sum(each) / len(each), f"{sum(each)} of {len(each)}") for each in flags.values()))
+    (share, told), (wrongly, said) = ((sum(each) / len(each), f"{sum(each)} of {len(each)}") for each in flags.values())
     columns = ("pathway", "direction in the neurons", "interchange", "what is read alone", "verdict")
-    return Measured(*shares, *said, columns, tuple(rows))
+    return Measured(share, wrongly, told, said, columns, tuple(rows))
 
 
 @claim(
