@@ -45,3 +45,9 @@ def test_files_of_another_form_or_model_are_refused(gpt2, llama, tmp_path):
     (tmp_path / "odd.json").write_text(json.dumps({"cfg": cfg, "edges": {"a0->m1": {"score": 1, "in_graph": True}}}))
     with pytest.raises(NotSaved, match="edges are named"):
         read_mib(tmp_path / "odd.json", gpt2)
+
+
+def test_edges_of_single_tokens_have_no_place_in_it(gpt2, tmp_path):
+    graph = edges(gpt2, CLEAN, CORRUPT, pc.logit_diff(7, 8), estimate=eap, positions=True)
+    with pytest.raises(NotSaved, match="no tokens"):
+        write_mib(graph, tmp_path / "g.json", gpt2)

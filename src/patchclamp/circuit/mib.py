@@ -29,6 +29,8 @@ _EDGE = re.compile(r"(?P<sender>input|m\d+|a\d+\.h\d+)->(?P<receiver>logits|m\d+
 
 def write_mib(graph: Graph, path: str | Path, model: Model, ranking: Graph | None = None) -> Path:
     """Write a circuit. Edges outside it are written too, with the weights of `ranking` or none, and marked as outside."""
+    if any("pos=" in e.sender for e in graph.edges):
+        raise NotSaved("the benchmark's form has no tokens; write a circuit of pooled edges, found without positions=True.")
     wires = Wires.of(model)
     weights = {(e.sender, e.receiver, e.into): e.weight for e in (*(ranking.edges if ranking else ()), *graph.edges)}
     inside = {(e.sender, e.receiver, e.into) for e in graph.edges}
