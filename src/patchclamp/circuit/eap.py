@@ -9,17 +9,14 @@ a time. Both are estimates: `check` measures them against exact edges on a sampl
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from random import Random
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from patchclamp.circuit.edges import Question, Weights
+from patchclamp.core.agreement import Agreement, chosen
 from patchclamp.core.edit import Edit
-from patchclamp.core.grid import Grid
 from patchclamp.core.progress import progress
 from patchclamp.model.model import Model
 from patchclamp.model.wires import Written
@@ -51,46 +48,24 @@ def eap_ig(steps: int = 5, along: str = "inputs", start: float = 1.0) -> Callabl
     return estimate
 
 
-@dataclass(frozen=True)
-class Agreement:
-    """How well estimated weights agree with exact ones on a sample of edges."""
+def check(q: Question, weights: Weights, sample: int = 50, seed: int = 0) -> Agreement:
+    """Compare estimated weights with exact ones: on the strongest edges by estimate, and on as many others by lot.
 
-    edges: int
-    spearman: float
-    """Rank correlation; 1 is perfect."""
-    error: float
-    """Mean absolute difference over the mean exact magnitude."""
-    saturated: int
-    """Edges whose exact effect is at least a tenth of the largest while the estimate says less than a tenth of that effect."""
-
-
-def check(q: Question, weights: Weights, sample: int = 50, seed: int = 0) -> tuple[Agreement, Grid]:
-    """Compare estimated weights with exact ones: on the strongest edges by estimate, and on as many others by lot."""
-    places = q.all().nonzero()
-    said_all = weights[q.all()]
-    order = said_all.abs().argsort(descending=True).tolist()
-    strong, rest = order[: sample // 2], order[sample // 2 :]
-    chosen = strong + Random(seed).sample(rest, min(sample - len(strong), len(rest)))
+    >>> from patchclamp.circuit.edges import Question
+    >>> q = Question.of(model, clean, corrupt, pc.logit_diff(" Mary", " John"))
+    >>> check(q, eap(q), sample=10).grid.axes
+    ('kind', 'edge')
+    """
+    places, said = q.all().nonzero(), weights[q.all()]
+    some = chosen(said, sample, seed)
     base, exact = q.ends[0].mean(), []
-    for n in progress(chosen, label="checking"):
+    for n in progress(some, label="checking"):
         cut = torch.zeros(weights.shape)
         cut[tuple(places[n])] = 1
         exact.append(float(base - q.cut(cut).mean()))
-    said, true = said_all[chosen], torch.tensor(exact)
-    missed = (true.abs() >= 0.1 * true.abs().max()) & (said.abs() < 0.1 * true.abs())
-    error = float((said - true).abs().mean() / true.abs().mean().clamp(min=1e-9))
-    found = Agreement(len(chosen), _rank_correlation(said, true), error, int(missed.sum()))
     names = [f"{q.wires.senders[s]} -> {q.wires.receivers[r]}{''.join(f' @{p}' for p in pos)}"
-             for r, s, *pos in places[chosen].tolist()]  # fmt: skip
-    return found, Grid(torch.stack([true, said]), ("kind", "edge"), {"kind": ["exact", "estimated"], "edge": names},
-                       title="Edges, checked")  # fmt: skip
-
-
-def _rank_correlation(a: Tensor, b: Tensor) -> float:
-    from scipy.stats import spearmanr
-
-    found: Any = spearmanr(a, b)
-    return float(found.statistic)
+             for r, s, *pos in places[some].tolist()]  # fmt: skip
+    return Agreement.of(torch.tensor(exact), said[some], names, "edge")
 
 
 def _products(q: Question, model: Model, difference: Tensor, senders: slice = slice(None)) -> Weights:
