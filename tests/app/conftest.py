@@ -8,11 +8,10 @@ from patchclamp.app.cli import main
 
 
 @pytest.fixture
-def shell(monkeypatch, capfd, tmp_path, town, gpt2):
-    """Runs a command on the bundled model, or on `ids`, a small random one: (status, standard output, standard error)."""
+def cli(monkeypatch, capfd, tmp_path):
+    """Runs the command as its script does: (status, standard output, standard error)."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
-    monkeypatch.setattr("patchclamp.model.load.load", lambda source, **_: gpt2 if source == "ids" else town)
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["patchclamp", *map(str, arguments)])
@@ -26,6 +25,13 @@ def shell(monkeypatch, capfd, tmp_path, town, gpt2):
         return status, said.out, said.err
 
     return run
+
+
+@pytest.fixture
+def shell(cli, monkeypatch, town, gpt2):
+    """The same on the bundled model, opened once, or on `ids`, a small random one."""
+    monkeypatch.setattr("patchclamp.model.load.load", lambda source, **_: gpt2 if source == "ids" else town)
+    return cli
 
 
 @pytest.fixture

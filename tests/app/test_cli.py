@@ -11,7 +11,6 @@ import torch
 
 import words
 import zoo
-from patchclamp.app.cli import main
 
 CLEAN, CORRUPT = "the boy saw a dog and then ran", "the girl saw a dog and then ran"
 
@@ -26,26 +25,6 @@ def folder(tmp_path_factory):
         words.tokenizer().save_pretrained(place / kind)
     zoo.build("gpt2").save_pretrained(place / "ids")
     return place
-
-
-@pytest.fixture
-def cli(monkeypatch, capfd, tmp_path):
-    """Runs the command as its script does: (status, standard output, standard error)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "100")
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["patchclamp", *map(str, arguments)])
-        capfd.readouterr()
-        try:
-            main()
-            status = 0
-        except SystemExit as end:
-            status = end.code or 0
-        said = capfd.readouterr()
-        return status, said.out, said.err
-
-    return run
 
 
 # ---- what it says ----------------------------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ import sys
 
 import pytest
 
-from patchclamp.app.cli import main
 from patchclamp.papers import shelf
 from patchclamp.papers.claims import Mark, Measured, Paper, claim
 
@@ -37,26 +36,6 @@ def _papers(monkeypatch):
     module = type(sys)("patchclamp.papers.sums")
     module.PAPER = sums  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "patchclamp.papers.sums", module)
-
-
-@pytest.fixture
-def cli(monkeypatch, capfd, tmp_path):
-    """Runs the command as its script does: (status, standard output, standard error)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "100")
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["patchclamp", *map(str, arguments)])
-        capfd.readouterr()
-        try:
-            main()
-            status = 0
-        except SystemExit as end:
-            status = end.code or 0
-        said = capfd.readouterr()
-        return status, said.out, said.err
-
-    return run
 
 
 def test_it_measures_and_writes_page_and_results(cli, tmp_path):

@@ -12,7 +12,8 @@ from patchclamp.circuit.edges import edges, exact
 from patchclamp.circuit.faithful import judge
 from patchclamp.circuit.lessons import Lessons
 from patchclamp.circuit.score import score
-from patchclamp.circuit.siit import CHECKPOINT, RECIPES, Recipe, flow, measure, opened, train
+from patchclamp.circuit.siit import RECIPES, Recipe, flow, measure, opened, train
+from patchclamp.core.checkpoint import CHECKPOINT
 from patchclamp.core.errors import NotAModel, Unserved
 from patchclamp.model.load import SPECIMENS
 from patchclamp.model.wires import Wires

@@ -13,6 +13,8 @@ from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import patchclamp as pc
+from patchclamp.core.checkpoint import CHECKPOINT
+from patchclamp.core.errors import NotAModel
 from patchclamp.specimens.town import (
     agreement,
     facts,
@@ -331,12 +333,12 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(tmp_path, monkeyp
     halves = recipe.train(small, tmp_path / "halves", save_every=2)
     for one, other in zip(whole.parameters(), halves.parameters()):
         assert torch.equal(one, other)
-    assert not (tmp_path / "halves" / recipe.CHECKPOINT).exists()
+    assert not (tmp_path / "halves" / CHECKPOINT).exists()
 
 
 def test_a_checkpoint_of_another_recipe_is_refused(tmp_path):
-    save_file({"a": torch.zeros(1)}, tmp_path / recipe.CHECKPOINT, metadata={"recipe": '{"seed": 1}', "step": "1"})
-    with pytest.raises(ValueError, match="another recipe"):
+    save_file({"a": torch.zeros(1)}, tmp_path / CHECKPOINT, metadata={"recipe": '{"seed": 1}', "step": "1"})
+    with pytest.raises(NotAModel, match="another recipe"):
         recipe.train(recipe.Recipe(steps=1, rows=1, layers=1, width=16), tmp_path)
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from patchclamp.cause.ablate import ablate
 from patchclamp.core.edit import Edit, Here, mean, patch, steer
-from patchclamp.core.errors import Unserved, WrongPrompt
+from patchclamp.core.errors import PatchclampError, Unserved, WrongPrompt
 from patchclamp.core.grid import Grid
 from patchclamp.core.metric import logit_diff
 from patchclamp.core.progress import progress
@@ -155,7 +155,7 @@ def _halves(examples: list) -> tuple[list, list]:
 def _served(model: Model, pattern: str) -> bool:
     try:
         return bool(model.places(pattern))
-    except Exception:  # any reason why a model lacks a place is a reason not to blame it
+    except PatchclampError:  # what a model lacks cannot be to blame
         return False
 
 

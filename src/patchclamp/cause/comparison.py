@@ -62,11 +62,6 @@ class Comparison:
         """The metric of each prompt, for keeping."""
         return read(self.metric, logits, self.corrupt.batch)
 
-    @property
-    def last(self) -> bool:
-        """Whether the metric reads the last position only, so that a sweep need not make other logits."""
-        return isinstance(self.metric, Metric) and self.metric.columns is None
-
     def grid(self, found: Estimated, title: str, *notes: str) -> Grid:
         """The answers laid out along the pattern's stars, with both runs' metric as baselines and intervals over prompts."""
         each, axes, labels = self.spread.shaped(found.cells)

@@ -26,8 +26,6 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -36,14 +34,13 @@ from patchclamp.circuit.compile import POSITIONS, Compiled
 from patchclamp.circuit.lessons import Lessons
 from patchclamp.circuit.plan import EMBEDDING, Plan
 from patchclamp.circuit.rasp import is_number
+from patchclamp.core import checkpoint
 from patchclamp.core.errors import NotAModel, Unserved, did_you_mean
 from patchclamp.core.progress import progress
 from patchclamp.core.store import CARD
 from patchclamp.model.load import SPECIMENS, load
 from patchclamp.model.specimen import Specimen, SpecimenConfig
 from patchclamp.model.wires import Wires
-
-CHECKPOINT = "checkpoint.safetensors"
 
 
 @dataclass(frozen=True)
@@ -124,7 +121,7 @@ def train(recipe: Recipe, out: Path | None = None, save_every: int = 250) -> Com
     hf, plan = recipe.network(), recipe.plan
     lessons = Lessons.of(plan, Wires.of(load(hf)), recipe.pool, recipe.seed, share=recipe.interchange)
     optimizer = torch.optim.AdamW(hf.parameters(), lr=recipe.rate, betas=(0.9, 0.98), weight_decay=0.01)
-    done = 0 if out is None else _resume(out, recipe, hf, optimizer)
+    done = 0 if out is None else checkpoint.resume(out, asdict(recipe), hf, optimizer)
     for step in progress(range(done + 1, recipe.steps + 1), label=f"training {plan.program.name}"):
         for group in optimizer.param_groups:
             group["lr"] = recipe.rate * min(1, step / 100) * 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
@@ -135,14 +132,14 @@ def train(recipe: Recipe, out: Path | None = None, save_every: int = 250) -> Com
         torch.nn.utils.clip_grad_norm_(hf.parameters(), 1.0)
         optimizer.step()
         if out is not None and step % save_every == 0:
-            _checkpoint(out, recipe, hf, optimizer, step)
+            checkpoint.keep(out, asdict(recipe), hf, optimizer, step)
     for parameter in hf.parameters():
         parameter.grad = None
     made = _made(recipe, hf)
     if out is not None:
         hf.save_pretrained(out)
         made.graph.save(out / "circuit")
-        (out / CHECKPOINT).unlink(missing_ok=True)
+        checkpoint.forget(out)
     return made
 
 
@@ -241,34 +238,6 @@ def measure(recipe: Recipe, hf: Specimen, n: int = 500) -> dict[str, float]:
 
 
 # ---- keeping it --------------------------------------------------------------------------------------------------------
-
-
-def _checkpoint(out: Path, recipe: Recipe, hf: Specimen, optimizer: torch.optim.Optimizer, step: int) -> None:
-    """Written under another name first: a run killed while writing still has the checkpoint before."""
-    out.mkdir(parents=True, exist_ok=True)
-    moments = {f"{name}/{i}": value for i, own in optimizer.state_dict()["state"].items() for name, value in own.items()}
-    about = {"recipe": json.dumps(asdict(recipe)), "step": str(step)}
-    save_file({**hf.state_dict(), **moments}, out / (CHECKPOINT + ".new"), metadata=about)
-    (out / (CHECKPOINT + ".new")).replace(out / CHECKPOINT)
-
-
-def _resume(out: Path, recipe: Recipe, hf: Specimen, optimizer: torch.optim.Optimizer) -> int:
-    """The step reached by an earlier run of the same recipe, whose state is now the network's; 0 where there is none."""
-    path = out / CHECKPOINT
-    if not path.exists():
-        return 0
-    with safe_open(path, "pt") as file:
-        about = file.metadata()
-    if json.loads(about["recipe"]) != asdict(recipe):
-        raise NotAModel(f"{path} is of another recipe, {about['recipe']}; remove it or choose another folder.")
-    state = load_file(path)
-    hf.load_state_dict({name: state.pop(name) for name in hf.state_dict()})
-    moments: dict[int, dict[str, Tensor]] = {}
-    for key, value in state.items():
-        name, _, i = key.rpartition("/")
-        moments.setdefault(int(i), {})[name] = value
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
-    return int(about["step"])
 
 
 def main() -> None:

@@ -19,10 +19,9 @@ from typing import TYPE_CHECKING
 
 import torch
 from rich.console import Console
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
+from patchclamp.core import checkpoint
 from patchclamp.specimens.town.corpus import SHARES, documents
 from patchclamp.specimens.town.tokenizer import SPECIAL, tokenizer
 from patchclamp.specimens.town.world import town
@@ -33,8 +32,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
     from patchclamp.specimens.town.world import World
-
-CHECKPOINT = "checkpoint.safetensors"
 
 
 @dataclass(frozen=True)
@@ -64,7 +61,7 @@ def train(recipe: Recipe, out: Path, keep: tuple[int, ...] = (), save_every: int
     model = build(recipe, words)
     optimizer = torch.optim.AdamW(_groups(model, recipe), lr=recipe.rate, betas=(0.9, 0.98), fused=True)
     out.mkdir(parents=True, exist_ok=True)
-    done = _resume(out, recipe, model, optimizer)
+    done = checkpoint.resume(out, asdict(recipe), model, optimizer)
     console, began = Console(highlight=False), time.monotonic()
     for step in range(done + 1, recipe.steps + 1):
         for group in optimizer.param_groups:
@@ -77,11 +74,11 @@ def train(recipe: Recipe, out: Path, keep: tuple[int, ...] = (), save_every: int
         if step in keep:
             _save(model, out / f"step-{step:04d}")
         if step % save_every == 0:
-            _checkpoint(out, recipe, model, optimizer, step)
+            checkpoint.keep(out, asdict(recipe), model, optimizer, step)
     _save(model, out)
     words.save_pretrained(out)
     _card(model, recipe, keep, out)
-    (out / CHECKPOINT).unlink(missing_ok=True)
+    checkpoint.forget(out)
     return model
 
 
@@ -144,33 +141,6 @@ def _groups(model: LlamaForCausalLM, recipe: Recipe) -> list[dict]:
     matrices = [weight for weight in model.parameters() if weight.ndim > 1]
     scales = [weight for weight in model.parameters() if weight.ndim == 1]
     return [{"params": matrices, "weight_decay": recipe.decay}, {"params": scales, "weight_decay": 0.0}]
-
-
-def _checkpoint(out: Path, recipe: Recipe, model: LlamaForCausalLM, optimizer: Optimizer, step: int) -> None:
-    """Written under another name first: a run killed while writing still has the checkpoint before."""
-    moments = {f"{name}/{i}": value for i, own in optimizer.state_dict()["state"].items() for name, value in own.items()}
-    about = {"recipe": json.dumps(asdict(recipe)), "step": str(step)}
-    save_file({**model.state_dict(), **moments}, out / (CHECKPOINT + ".new"), metadata=about)
-    (out / (CHECKPOINT + ".new")).replace(out / CHECKPOINT)
-
-
-def _resume(out: Path, recipe: Recipe, model: LlamaForCausalLM, optimizer: Optimizer) -> int:
-    """The step reached by an earlier run of the same recipe, whose state is now the model's; 0 where there is none."""
-    path = out / CHECKPOINT
-    if not path.exists():
-        return 0
-    with safe_open(path, "pt") as file:
-        about = file.metadata()
-    if json.loads(about["recipe"]) != asdict(recipe):
-        raise ValueError(f"{path} is of another recipe, {about['recipe']}; remove it or choose another folder")
-    state = load_file(path)
-    model.load_state_dict({name: state.pop(name) for name in model.state_dict()})
-    moments: dict[int, dict[str, Tensor]] = {}
-    for key, value in state.items():
-        name, _, i = key.rpartition("/")
-        moments.setdefault(int(i), {})[name] = value
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
-    return int(about["step"])
 
 
 def _save(model: LlamaForCausalLM, folder: Path) -> None:
