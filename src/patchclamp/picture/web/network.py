@@ -52,7 +52,7 @@ def network(picture: Network) -> Html:
         picture.title,
         picture.note,
         scroll(drawn, about=picture.title),
-        tag("p", *_key(kept), class_="note key") if kept else None,
+        tag("p", *_key(kept), class_="note strokes") if kept else None,
         tag("p", f"{left_out} weaker edges are not drawn.", class_="note") if left_out else None,
         legend("diverging", colour.limits(values, "diverging"), picture.unit) if values.any() else None,
         behind(columns, rows, "Edges, strongest first") if rows else None,
