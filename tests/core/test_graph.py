@@ -42,11 +42,6 @@ def test_it_draws_itself_in_layers(capsys):
     assert "logits" in capsys.readouterr().out
 
 
-def test_every_layer_stands_in_the_middle():
-    nodes = (Node("embed.out"), *(Node(f"blocks.0.attn.z[head={h}]") for h in range(3)), Node("logits"))
-    assert [n.column for n in Graph(nodes).picture().nodes] == [0, -1, 0, 1, 0]
-
-
 def test_a_node_knows_its_layer():
     assert Node("blocks.3.mlp.out").layer == 3 and Node("logits").layer is None
 

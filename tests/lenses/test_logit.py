@@ -76,7 +76,8 @@ def test_at_the_last_layer_it_is_the_output(kind):
     with zoo.quiet():
         grid = pc.lens(model, IDS)
         p = model.run(IDS).logits.softmax(-1)
-    assert torch.equal(grid.details["KL"][-1], torch.zeros_like(grid.values[-1]))
+    # Both are one product with the same matrix; a processor may sum it in another order for another number of rows.
+    assert float(grid.details["KL"][-1].abs().max()) < 1e-6
     assert torch.equal(grid.details["rank"][-1], torch.zeros_like(grid.values[-1]))
     assert torch.allclose(grid.values[-1], p.amax(-1), atol=1e-6)
 

@@ -30,12 +30,6 @@ def test_an_edge_knows_its_sign_and_ends():
     assert re.search(r'class="positive" style="--share:1" data-ends="0 1" data-weight="0.9"', drawn)
 
 
-def test_an_edge_goes_around_the_nodes_that_stand_in_its_way():
-    nodes = tuple(Node(str(at), str(at), at) for at in range(3))
-    near, far = (network.network(Network(nodes, (("0", end, 1.0),))) for end in "12")
-    assert re.search(r'd="M50 [\d.]+C50 ', near) and re.search(r'd="M50 [\d.]+C58 ', far)
-
-
 def test_a_node_says_its_value_and_note():
     assert 'title="9.9\n0.8 logits\nname mover"' in network.network(samples.network())
 

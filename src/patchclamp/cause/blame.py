@@ -92,7 +92,7 @@ def blame(model: Model, wrong: Sequence[Example], right: Sequence[Example] = (),
     the average is over one half of the controls and the cost is measured on the other.
 
     >>> from patchclamp.cause.blame import blame
-    >>> deaf = model.edit(pc.zero("blocks.2.attn.z[head=5]"))
+    >>> deaf = model.edit(pc.zero("blocks.3.attn.out"))
     >>> blame(deaf, [(clean, model.token(" Mary"))], [(corrupt, model.token(" John"))], lots=0).found
     1
     """
