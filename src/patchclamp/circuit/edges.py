@@ -203,7 +203,7 @@ def kept(wires: Wires, edges: Iterable[Edge], length: int = 0) -> Cut:
     `length` is how many tokens the prompts have, which edges of single tokens need.
     """
     edges = list(edges)
-    at = [_pos(e.sender) for e in edges]
+    at = [pos_of(e.sender) for e in edges]
     single = any(pos is not None for pos in at)
     seats = {end(wires, receiver): r for r, receiver in enumerate(wires.receivers)}
     if single:
@@ -216,7 +216,7 @@ def kept(wires: Wires, edges: Iterable[Edge], length: int = 0) -> Cut:
         sender = edge.sender if pos is None else bare(edge.sender)
         key = (edge.receiver if pos is None else _at(bare(edge.receiver), -1), edge.into)
         r, s = seats.get(key), senders.get(sender)
-        if r is None or s is None or not wires.joined[r, s] or (pos is None) == single or pos != _pos(edge.receiver):
+        if r is None or s is None or not wires.joined[r, s] or (pos is None) == single or pos != pos_of(edge.receiver):
             unknown = sender if s is None else edge.receiver
             raise UnknownSite(
                 f"{wires.model.name} has no edge {name(edge)}; "
@@ -228,7 +228,8 @@ def kept(wires: Wires, edges: Iterable[Edge], length: int = 0) -> Cut:
     return cut
 
 
-def _pos(site: str) -> int | None:
+def pos_of(site: str) -> int | None:
+    """The token of a node; None where it is of all of them."""
     found = _POS.search(site)
     return int(found[1]) if found else None
 

@@ -17,7 +17,7 @@ from dataclasses import replace
 
 import torch
 
-from patchclamp.circuit.edges import Estimator, Question, bare, edges
+from patchclamp.circuit.edges import Estimator, Question, bare, edges, pos_of
 from patchclamp.circuit.faithful import AnyMetric, share
 from patchclamp.core.errors import PatchclampError, WrongPrompt
 from patchclamp.core.graph import Graph
@@ -123,8 +123,8 @@ def _carried(wires: Wires, receiver: str, senders: set[str]) -> list[str]:
     assert write is not None and isinstance(index["kv_head"], int)
     group = write.heads // write.kv_heads
     sharing = {f"{block}.attn.z[head={h}]" for h in range(index["kv_head"] * group, (index["kv_head"] + 1) * group)}
-    first = index.get("pos", 0) if wires.model.anatomy.main.causal else 0
-    return [s for s in senders if bare(s) in sharing and dict(Site.parse(s).index).get("pos", first) >= first]
+    first = (pos_of(receiver) or 0) if wires.model.anatomy.main.causal else 0
+    return [s for s in senders if bare(s) in sharing and ((at := pos_of(s)) is None or at >= first)]
 
 
 def _reached(start: Iterable[str], steps: Iterable[tuple[str, str]]) -> set[str]:
