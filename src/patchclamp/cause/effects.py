@@ -17,7 +17,7 @@ from patchclamp.core.edit import patch
 from patchclamp.core.grid import Grid
 from patchclamp.core.site import Site
 from patchclamp.model.inputs import Prompt
-from patchclamp.model.measure import measure
+from patchclamp.model.measure import changes
 from patchclamp.model.model import Model
 from patchclamp.model.ride import Cell
 
@@ -68,11 +68,10 @@ def swept(c: Comparison, sites: Sequence[Site]) -> Estimated:
 def together(c: Comparison, sets: Sequence[Sequence[Site]]) -> Estimated:
     """The effect of each set of places, all of its places patched at once."""
     cells = [_cell(c, sites) for sites in sets]
-    base = c.read(c.model.run(c.corrupt).logits)
     found = torch.zeros(len(cells), c.corrupt.batch)
     # Before the first differing token both runs are the same, so patching there changes nothing.
     todo = [i for i, sites in enumerate(sets) if not all(_before(c, site) for site in sites)]
-    found[todo] = measure(c.model, c.corrupt, [cells[i] for i in todo], c.metric, "patching") - base
+    found[todo], base = changes(c.model, c.corrupt, [cells[i] for i in todo], c.metric, "patching")
     return Estimated(found.T, base)
 
 

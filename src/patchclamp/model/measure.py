@@ -14,7 +14,7 @@ from patchclamp.core.journal import digest, leaf
 from patchclamp.core.metric import Metric, read
 from patchclamp.core.progress import progress
 from patchclamp.model.inputs import Inputs
-from patchclamp.model.replay import sweep
+from patchclamp.model.replay import Answer, sweep
 from patchclamp.model.ride import Cell
 
 if TYPE_CHECKING:
@@ -24,23 +24,40 @@ if TYPE_CHECKING:
 def measure(model: Model, inputs: Inputs, cells: Sequence[Cell], metric: Callable[[Logits], PerPrompt],
             label: str) -> Float[Tensor, "cell batch"]:  # fmt: skip
     """The metric with every cell's edit in place, by itself. Where a journal is open, what it knows is not run again."""
+    return _measured(model, inputs, cells, metric, label)[0]
+
+
+def changes(model: Model, inputs: Inputs, cells: Sequence[Cell], metric: Callable[[Logits], PerPrompt],
+            label: str) -> tuple[Float[Tensor, "cell batch"], PerPrompt]:  # fmt: skip
+    """How every cell's edit, by itself, changes the metric, and the metric without any."""
+    found, base = _measured(model, inputs, cells, metric, label)
+    if base is None:
+        base = read(metric, model.run(inputs).logits, inputs.batch)
+    return found - base, base
+
+
+def _measured(model: Model, inputs: Inputs, cells: Sequence[Cell], metric: Callable[[Logits], PerPrompt],
+              label: str) -> tuple[Tensor, PerPrompt | None]:  # fmt: skip
+    """The metric for every cell; and without any, if a run of that was made on the way, which what is resumed may not make."""
     page = leaf(label, lambda: _about(model, inputs, cells, metric))
     known = frozenset(page.known)
-    found = torch.zeros(len(cells), inputs.batch)
+    found, base = torch.zeros(len(cells), inputs.batch), list[PerPrompt]()
+
+    def one_by_one(answers: Iterator[Answer]) -> Iterator[tuple[int, Logits]]:
+        for answer in answers:
+            if not answer.cells and page.journal is None:
+                base[:] = [read(metric, answer.logits[0], inputs.batch)]
+            yield from zip(answer.cells, answer.logits)
+
     for n in known:
         found[n] = page.known[n]
     if len(known) < len(cells):
         last = isinstance(metric, Metric) and metric.columns is None
-        answers = _one_by_one(sweep(model, inputs, cells, last, known))
+        answers = one_by_one(sweep(model, inputs, cells, last, known))
         for n, logits in progress(answers, total=len(cells) - len(known), label=label):
             found[n] = read(metric, logits, inputs.batch)
             page.write(n, found[n])
-    return found
-
-
-def _one_by_one(answers: Iterator) -> Iterator[tuple[int, Logits]]:
-    for answer in answers:
-        yield from zip(answer.cells, answer.logits)
+    return found, base[0] if base else None
 
 
 def _about(model: Model, inputs: Inputs, cells: Sequence[Cell], metric: Callable) -> Iterator[object]:

@@ -54,13 +54,17 @@ class _Unfaithful(Exception):
 def sweep(model: Model, inputs: Inputs, cells: Sequence[Cell], last: bool, known: Collection[int] = ()) -> Iterator[Answer]:
     """Run every cell's edit, by itself, on the base prompt; `last` says that only the last position's logits are wanted.
 
+    The base run, where one is made, comes first, as an answer without cells: its logits need not be asked for again.
+
     Waves of cells that are all `known` are passed over, but for the first one, which proves the way. The others are made of
     the same cells as if nothing were known, and so come out the same to the bit.
     """
     done: set[int] = set()
     for way in _ways(model, inputs, cells):
         try:
-            base = Base.of(model, inputs, way)
+            base = Base.of(model, inputs, way, last)
+            if way != "plain":
+                yield Answer((), base.logits[None])
             for wave in _waves(base, cells, way, done):
                 if done and known and set(wave.cells) <= set(known):
                     done.update(wave.cells)

@@ -60,7 +60,7 @@ class Base:
         return self.streams[0].shape[1]
 
     @classmethod
-    def of(cls, model: Model, inputs: Inputs, way: str) -> Base:
+    def of(cls, model: Model, inputs: Inputs, way: str, last: bool = False) -> Base:
         blocks = model.anatomy.main.blocks
         if way == "plain":
             return cls(model, inputs, blocks, [inputs.tokens[..., None]], [], [], torch.empty(0))
@@ -73,11 +73,12 @@ class Base:
             from transformers import DynamicCache
 
             more = {"past_key_values": DynamicCache(), "use_cache": True}
-        output = forward.run(lambda: model.call(inputs, **more))
+        keep = _last_logits(model, forward) if last else {}
+        output = forward.run(lambda: model.call(inputs, **more, **keep))
         streams = [forward.kept[f"{b.path}.in"].value for b in blocks]
         ends = [forward.kept[f"{b.path}.out"].value for b in blocks]
         joined = [a is b or torch.equal(a, b) for a, b in zip(streams[1:], ends)]
-        logits = logits_of(output)
+        logits = logits_of(output)[:, -1:] if last else logits_of(output)
         return cls(model, inputs, blocks, [*streams, ends[-1]], shapes, [*joined, True], logits, more.get("past_key_values"))
 
     def cached(self, start: int, rows: Sequence[int]) -> Any:
@@ -144,9 +145,8 @@ class Ride:
         if suffix:
             rows = [base.batch * sum(e <= i for e in self.entries) for i in range(len(base.blocks))]
             more = {"past_key_values": base.cached(self.start, rows), "use_cache": True}
-        if last and takes(model.hf, "logits_to_keep"):
-            more["logits_to_keep"] = 1
-            forward.taps.add_before(*_contiguous_head(model))
+        if last:
+            more |= _last_logits(model, forward)
         inputs = Inputs(arguments, base.inputs.tokens[:, self.start :], {})
         output = forward.run(lambda: model.call(inputs, **more))
         logits = logits_of(output)
@@ -246,6 +246,14 @@ def on_rows(path: str, mine: list[tuple[int, Edit]], batch: int) -> Edit:
         return made
 
     return Edit(Site.parse(path), change, kind="rows")
+
+
+def _last_logits(model: Model, forward: Forward) -> dict[str, Any]:
+    """What a model is told so that it makes the last position's logits only, if it can be told."""
+    if not takes(model.hf, "logits_to_keep"):
+        return {}
+    forward.taps.add_before(*_contiguous_head(model))
+    return {"logits_to_keep": 1}
 
 
 def _contiguous_head(model: Model) -> tuple[str, Any]:
