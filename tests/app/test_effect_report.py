@@ -63,7 +63,7 @@ def test_few_prompts_say_nothing_about_chance(town):
 
 def test_noising_destroys_what_denoising_restores(one):
     restored, destroyed = (effect_report(one, How(noising=n)).data["grids"][STREAM] for n in (False, True))
-    assert restored["baseline"] == pytest.approx(destroyed["baseline"])
+    assert restored["baseline"] == pytest.approx(destroyed["baseline"], abs=1e-4)
     gap = restored["baseline"]["clean"] - restored["baseline"]["corrupt"]
     assert restored["values"][3][-1] == pytest.approx(gap, abs=1e-3)
     assert destroyed["values"][3][-1] == pytest.approx(-gap, abs=1e-3)

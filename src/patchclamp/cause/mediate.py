@@ -41,8 +41,8 @@ def mediate(model: Model, clean: Prompt, corrupt: Prompt, sites: str | Site, met
 
     >>> from patchclamp.cause.mediate import mediate
     >>> grid = mediate(model, clean, corrupt, "blocks.*.out[pos=-1]", pc.logit_diff(" Mary", " John"))
-    >>> [f"{v:.1f}" for v in grid.fraction().at(layer=3).values.tolist()]
-    ['1.0', '0.0', '1.0', '0.0']
+    >>> [round(v) for v in grid.fraction().at(layer=3).values.tolist()]
+    [1, 0, 1, 0]
     """
     there = Comparison.of(model, clean, corrupt, sites, metric, roles=roles)
     back = Comparison.of(model, corrupt, clean, sites, metric, roles=roles)
