@@ -56,7 +56,7 @@ class Comparison:
             raise Unserved(f"{model.name} returns no logits, so nothing can be asked of its answer; load it with its head.")
         spread = Spread(run, ours, site, paths, roles)
         bound = model.metric(metric, run)
-        return cls(_severed(model, theirs, severed), run, theirs, spread, bound, since, window, called(metric))
+        return cls(severed_model(model, theirs, severed), run, theirs, spread, bound, since, window, called(metric))
 
     def read(self, logits: Logits) -> PerPrompt:
         """The metric of each prompt, for keeping."""
@@ -98,7 +98,7 @@ def bounds(each: Cells) -> dict[str, Tensor]:
     return {"low": low, "high": high}
 
 
-def _severed(model: Model, corrupt: Inputs, names: Sequence[str]) -> Model:
+def severed_model(model: Model, corrupt: Inputs, names: Sequence[str]) -> Model:
     """The model with what these layers add held as it is in the corrupt run."""
     if not names:
         return model
