@@ -127,8 +127,10 @@ def mixes(tape: Recording, leaf: int, stream: list[int]) -> bool | None:
         x = tape.values[base]
         if base in tape.changed or not x.requires_grad or x.ndim != 3 or x.numel() != y.numel():
             continue
-        y = y.reshape(x.shape)
-        (gradient,) = torch.autograd.grad(y[0, -1].float().sum(), x, retain_graph=True, allow_unused=True)
+        last = y.reshape(x.shape)[0, -1].float()
+        # In no direction that a norm takes out: what a layer norm returns sums to zero whatever it reads.
+        direction = torch.randn(last.shape, generator=torch.Generator().manual_seed(0)).to(last)
+        (gradient,) = torch.autograd.grad(last @ direction, x, retain_graph=True, allow_unused=True)
         if gradient is not None and gradient.shape[1] > 1 and bool(gradient[0, -1].abs().max() > 0):
             return bool(gradient[0, :-1].abs().max() > 0)
     return None
