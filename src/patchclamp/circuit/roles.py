@@ -2,8 +2,8 @@
 
 A head is a name mover if the last token looks at the indirect object, an S-inhibition head if it looks at the subject's
 second mention, a duplicate-token head if that looks at the first mention, an induction head if it looks at the token after
-it (Wang et al. 2022). A name reader looks at the indirect object as at other names: what it moves is for those to say that
-its query comes from.
+it (Wang et al. 2022). One role is not theirs: a name reader looks from the end at the indirect object more than at the token
+after it, but not so much more than at the other name that it could be called a name mover.
 
 Attention alone proves little: a head may look at that token whatever stands there. So each score comes with three controls:
 what the head gives a place of the same kind beside it, what it gives the same place in the corrupt prompts, and what it gives
