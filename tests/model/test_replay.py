@@ -40,7 +40,7 @@ def ways(monkeypatch):
     monkeypatch.setattr(
         replay,
         "_run",
-        lambda base, cells, wave, way, *more, **named: (taken.append(way), run(base, cells, wave, way, *more, **named))[1],
+        lambda base, cells, wave, plan, check: (taken.append(plan.way), run(base, cells, wave, plan, check))[1],
     )
     return taken
 
@@ -103,9 +103,9 @@ def test_a_metric_of_any_make(gpt2):
 def test_a_sweep_falls_back_where_replay_is_not_faithful(gpt2, monkeypatch):
     taken = ways(monkeypatch)
     ride = replay.Ride.run
-    monkeypatch.setattr(replay.Ride, "run", lambda self, suffix, last: ride(self, suffix, last) + 1.0)
+    monkeypatch.setattr(replay.Ride, "run", lambda self: ride(self) + 1.0)
     grid = pc.effects(gpt2, CLEAN, CORRUPT, "blocks.*.out[pos=*]", METRIC)
-    assert taken == ["suffix", "prefix", "plain"]
+    assert taken == ["suffix", "suffix", "prefix", "prefix", "plain"]  # each way with all that it may spare, then without
     assert torch.allclose(grid.each, naive(gpt2, CLEAN, CORRUPT, "blocks.*.out[pos=*]", grid.values.shape), atol=1e-5)
 
 

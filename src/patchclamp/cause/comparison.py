@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -19,8 +20,9 @@ from patchclamp.core.run import Run
 from patchclamp.core.site import Site
 from patchclamp.core.uncertain import FEWEST, interval
 from patchclamp.model.comparable import comparable
-from patchclamp.model.inputs import Inputs, Prompt
+from patchclamp.model.inputs import Inputs, Prompt, find_logits
 from patchclamp.model.model import Model
+from patchclamp.model.spare import last_logits
 
 AnyMetric = Metric | Callable[[Logits], PerPrompt]
 Answers = Float[Tensor, "batch cell"]
@@ -51,7 +53,7 @@ class Comparison:
         paths = model.places(site)
         ours, theirs = model.inputs(clean), model.inputs(corrupt)
         since = comparable(ours, theirs)
-        run = model.run(ours, paths)
+        run = _answered(model, ours, paths, metric)
         if run.output is None:
             raise Unserved(f"{model.name} returns no logits, so nothing can be asked of its answer; load it with its head.")
         spread = Spread(run, ours, site, paths, roles)
@@ -71,6 +73,16 @@ class Comparison:
             baseline={"clean": float(self.read(self.clean.logits).mean()), "corrupt": float(found.base.mean())},
             note=" ".join(filter(None, (found.note, *notes))),
         )  # fmt: skip
+
+
+def _answered(model: Model, inputs: Inputs, paths: Sequence[str], metric: AnyMetric) -> Run:
+    """A run that keeps these places, with the logits that the metric reads: the last position's, where it says so."""
+    if not isinstance(metric, Metric) or metric.columns is not None or inputs.padded:
+        return model.run(inputs, paths)
+    with torch.no_grad():
+        forward = model.forward(inputs, paths)
+        last = last_logits(model, forward)
+        return model.result(inputs, forward, find_logits(forward.run(lambda: model.call(inputs, **last))))
 
 
 class Estimated(NamedTuple):

@@ -33,6 +33,8 @@ class Metric:
     """The tokens it is about, each one for all prompts or a list with one a prompt."""
     columns: tuple[int, ...] | None = None
     """For each prompt the column where it is answered; None means the last one."""
+    alone: bool = False
+    """Whether it reads the logits of its own tokens alone, so that a sweep need make no others."""
 
     def bind(self, read: Callable[[str], int], columns: Sequence[int] | None = None) -> Metric:
         """The same metric with its words turned into ids by a model's tokenizer."""
@@ -41,6 +43,21 @@ class Metric:
             tokens=tuple(_ids(t, read) for t in self.tokens),
             columns=self.columns if columns is None else tuple(columns),
         )
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """The tokens it is about, each once, where its words have been turned into ids."""
+        each = [[t] if isinstance(t, (str, int)) else t for t in self.tokens]
+        return tuple(sorted({int(i) for ids in each for i in ids}))
+
+    def among(self, ids: Sequence[int]) -> Metric:
+        """The same metric of logits that were made for these tokens only, in this order.
+
+        >>> few = logit_diff(7, 3).among((3, 7))
+        >>> few.tokens, few(torch.tensor([[[1.0, 5.0]]]))
+        ((1, 0), tensor([4.]))
+        """
+        return replace(self, tokens=tuple(_ranked(t, list(ids)) for t in self.tokens))
 
     def __call__(self, logits: Logits) -> PerPrompt:
         """The metric of each prompt."""
@@ -95,7 +112,7 @@ def logit_diff(answer: Words, wrong: Words) -> Metric:
     >>> logit_diff(1, 2)(logits)
     tensor([2.])
     """
-    return Metric("logit difference", "logits", lambda at, a, b: _pick(at, a) - _pick(at, b), (answer, wrong))
+    return Metric("logit difference", "logits", lambda at, a, b: _pick(at, a) - _pick(at, b), (answer, wrong), alone=True)
 
 
 def logit(answer: Words) -> Metric:
@@ -104,7 +121,7 @@ def logit(answer: Words) -> Metric:
     >>> logit(1)(torch.tensor([[[0.0, 3.0, 1.0]]]))
     tensor([3.])
     """
-    return Metric("logit", "logits", _pick, (answer,))
+    return Metric("logit", "logits", _pick, (answer,), alone=True)
 
 
 def prob(answer: Words) -> Metric:
@@ -159,3 +176,8 @@ def _ids(token: Words, read: Callable[[str], int]) -> Words:
     if isinstance(token, (str, int)):
         return read(token) if isinstance(token, str) else int(token)
     return [read(t) if isinstance(t, str) else int(t) for t in token]
+
+
+def _ranked(token: Words, ids: list[int]) -> Words:
+    """Where tokens stand among those that logits were made for."""
+    return ids.index(int(token)) if isinstance(token, (str, int)) else [ids.index(int(t)) for t in token]

@@ -43,19 +43,22 @@ def _measured(model: Model, inputs: Inputs, cells: Sequence[Cell], metric: Calla
     known = frozenset(page.known)
     found, base = torch.zeros(len(cells), inputs.batch), list[PerPrompt]()
 
-    def one_by_one(answers: Iterator[Answer]) -> Iterator[tuple[int, Logits]]:
+    def one_by_one(answers: Iterator[Answer]) -> Iterator[tuple[int, PerPrompt]]:
         for answer in answers:
+            ask = metric.among(answer.tokens) if isinstance(metric, Metric) and answer.tokens is not None else metric
             if not answer.cells and page.journal is None:
-                base[:] = [read(metric, answer.logits[0], inputs.batch)]
-            yield from zip(answer.cells, answer.logits)
+                base[:] = [read(ask, answer.logits[0], inputs.batch)]
+            for n, logits in zip(answer.cells, answer.logits):
+                yield n, read(ask, logits, inputs.batch)
 
     for n in known:
         found[n] = page.known[n]
     if len(known) < len(cells):
         last = isinstance(metric, Metric) and metric.columns is None
-        answers = one_by_one(sweep(model, inputs, cells, last, known))
-        for n, logits in progress(answers, total=len(cells) - len(known), label=label):
-            found[n] = read(metric, logits, inputs.batch)
+        some = metric.ids if isinstance(metric, Metric) and metric.alone else None
+        answers = one_by_one(sweep(model, inputs, cells, last, known, some))
+        for n, value in progress(answers, total=len(cells) - len(known), label=label):
+            found[n] = value
             page.write(n, found[n])
     return found, base[0] if base else None
 

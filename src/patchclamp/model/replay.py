@@ -7,12 +7,13 @@ that come too early are replaced by handing on the stream, so masks, rotary angl
 
 Three ways, from the most saving to the plainest; each is exact, and a cell without any edit rides along to prove it:
 `suffix` (later tokens, growing batch), `prefix` (all tokens, growing batch), `plain` (all tokens, all layers, batched).
+What the first two may spare besides (a `Plan`) is tried first, and left alone where it is not exact.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,6 +23,7 @@ from patchclamp.core.edit import Edit
 from patchclamp.core.site import Site
 from patchclamp.model.inputs import Inputs, logits_of, takes, tiled
 from patchclamp.model.ride import Base, Cell, Ride, entry, on_rows
+from patchclamp.model.spare import Plan, attention, before_end, has_words, mixed, one_token, only_inside
 
 if TYPE_CHECKING:
     from patchclamp.model.model import Model
@@ -44,6 +46,8 @@ class Answer:
 
     cells: tuple[int, ...]
     logits: Tensor
+    tokens: tuple[int, ...] | None = None
+    """The words whose logits these are; None for all."""
 
 
 class _Unfaithful(Exception):
@@ -51,8 +55,10 @@ class _Unfaithful(Exception):
 
 
 @torch.no_grad()
-def sweep(model: Model, inputs: Inputs, cells: Sequence[Cell], last: bool, known: Collection[int] = ()) -> Iterator[Answer]:
-    """Run every cell's edit, by itself, on the base prompt; `last` says that only the last position's logits are wanted.
+def sweep(model: Model, inputs: Inputs, cells: Sequence[Cell], last: bool, known: Collection[int] = (),
+          tokens: tuple[int, ...] | None = None) -> Iterator[Answer]:  # fmt: skip
+    """Run every cell's edit, by itself, on the base prompt; `last` says that only the last position's logits are wanted, and
+    `tokens` that those of some words are enough.
 
     The base run, where one is made, comes first, as an answer without cells: its logits need not be asked for again.
 
@@ -60,22 +66,46 @@ def sweep(model: Model, inputs: Inputs, cells: Sequence[Cell], last: bool, known
     the same cells as if nothing were known, and so come out the same to the bit.
     """
     done: set[int] = set()
-    for way in _ways(model, inputs, cells):
+    for plan in _plans(model, inputs, cells, last, tokens):
         try:
-            base = Base.of(model, inputs, way, last)
-            if way != "plain":
+            base = Base.of(model, inputs, plan.way, last, mixed(plan))
+            if plan.way != "plain":
                 yield Answer((), base.logits[None])
-            for wave in _waves(base, cells, way, done):
+            for wave in _waves(base, cells, plan.way, done):
                 if done and known and set(wave.cells) <= set(known):
                     done.update(wave.cells)
                     continue
-                answer = _run(base, cells, wave, way, last, check=not done)
+                answer = _run(base, cells, wave, plan, check=not done)
                 done.update(answer.cells)
                 yield answer
             return
         except (_Unfaithful, RuntimeError, TypeError, ValueError, IndexError, AttributeError):
-            if way == "plain":
+            if plan.way == "plain":
                 raise
+
+
+def _plans(model: Model, inputs: Inputs, cells: Sequence[Cell], last: bool, tokens: tuple[int, ...] | None) -> Iterator[Plan]:
+    """The plans worth trying, the most saving first: each way with all that it may spare, and then without."""
+    inside = only_inside(model)
+    spared = Plan(
+        "",
+        last,
+        last and inside and bool(one_token(model)) and _untouched(model, cells),
+        tokens if tokens and inside and has_words(model) else None,
+        attention(model) if inside and not any("attn" in e.site.parts for e in model.edits) else (),
+    )
+    for way in _ways(model, inputs, cells):
+        if way != "plain":
+            yield replace(spared, way=way)
+        yield Plan(way, last)
+
+
+def _untouched(model: Model, cells: Sequence[Cell]) -> bool:
+    """Whether nothing is changed in the last block once its tokens are by themselves, but for what a cell begins with."""
+    end = f"{model.anatomy.main.blocks[-1].path}."
+    changed = [p for e in model.edits for p in model.places(e.site)]
+    changed += [path for cell in cells for path, _ in cell.edits if path != f"{end}out"]
+    return all(before_end(path) for path in changed if path.startswith(end))
 
 
 def _ways(model: Model, inputs: Inputs, cells: Sequence[Cell]) -> list[str]:
@@ -152,21 +182,21 @@ def _fixed(base: Base) -> float:
     return PASS + CALLS / max(size, 1)
 
 
-def _run(base: Base, cells: Sequence[Cell], wave: _Wave, way: str, last: bool, check: bool) -> Answer:
-    if way == "plain":
-        return _plain(base, cells, wave, last)
-    ride = Ride(base, [cells[i] for i in wave.cells], wave.start, check)
-    logits = ride.run(way == "suffix", last)
+def _run(base: Base, cells: Sequence[Cell], wave: _Wave, plan: Plan, check: bool) -> Answer:
+    if plan.way == "plain":
+        return _plain(base, cells, wave, plan.last)
+    logits = Ride(base, [cells[i] for i in wave.cells], wave.start, check, plan).run()
+    whole = base.logits if plan.tokens is None else base.logits[..., list(plan.tokens)]
     kept = logits.unflatten(0, (-1, base.batch))
     if check:
         witness, kept = kept[0], kept[1:]
-        truth = base.logits[:, -witness.shape[1] :]
+        truth = whole[:, -witness.shape[1] :]
         if not float((witness - truth).abs().max()) <= TOLERANCE * float(truth.abs().max().clamp(min=1e-3)):
             raise _Unfaithful
-    if not last and wave.start:  # earlier positions are as in the base run
-        before = base.logits[:, : wave.start].expand(kept.shape[0], -1, -1, -1)
+    if not plan.last and wave.start:  # earlier positions are as in the base run
+        before = whole[:, : wave.start].expand(kept.shape[0], -1, -1, -1)
         kept = torch.cat([before, kept], dim=2)
-    return Answer(wave.cells, kept)
+    return Answer(wave.cells, kept, plan.tokens)
 
 
 def _plain(base: Base, cells: Sequence[Cell], wave: _Wave, last: bool) -> Answer:

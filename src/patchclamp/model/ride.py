@@ -2,14 +2,15 @@
 
 The base run is kept once: what every block read, what it returned, the key-value cache. Blocks before the first cell are
 replaced by handing on the stream; the rows of a cell join at its own block, taken from the stored stream. Whatever else a
-block is given for each prompt (masks, angles, biases) is given for each row.
+block is given for each prompt (masks, angles, biases) is given for each row. What a pass may spare besides is told by a
+plan (`spare.py`).
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,7 +21,8 @@ from patchclamp.core.site import Site
 from patchclamp.core.window import Window
 from patchclamp.model.anatomy import Block
 from patchclamp.model.forward import Forward
-from patchclamp.model.inputs import Inputs, logits_of, takes
+from patchclamp.model.inputs import Inputs, logits_of
+from patchclamp.model.spare import Plan, after_attention, fewer, head_of, joined, last_logits, one_token, only_last, some_words
 from patchclamp.model.watch import Slot, outputs
 
 if TYPE_CHECKING:
@@ -50,6 +52,8 @@ class Base:
     """Whether a block reads exactly what the one before returned."""
     logits: Tensor
     cache: Any = None
+    mixed: list[Tensor] = field(default_factory=list)
+    """What the heads of each block brought together, as the output matrix reads it; kept where a plan spares attention."""
 
     @property
     def batch(self) -> int:
@@ -60,11 +64,11 @@ class Base:
         return self.streams[0].shape[1]
 
     @classmethod
-    def of(cls, model: Model, inputs: Inputs, way: str, last: bool = False) -> Base:
+    def of(cls, model: Model, inputs: Inputs, way: str, last: bool = False, mixed: Sequence[str] = ()) -> Base:
         blocks = model.anatomy.main.blocks
         if way == "plain":
             return cls(model, inputs, blocks, [inputs.tokens[..., None]], [], [], torch.empty(0))
-        forward = model.forward(inputs, [f"{b.path}.{side}" for b in blocks for side in ("in", "out")])
+        forward = model.forward(inputs, [*(f"{b.path}.{side}" for b in blocks for side in ("in", "out")), *mixed])
         shapes: list[Any] = []
         for path in dict.fromkeys(b.module for b in blocks):
             forward.taps.add_after(path, _noting(shapes))
@@ -73,13 +77,16 @@ class Base:
             from transformers import DynamicCache
 
             more = {"past_key_values": DynamicCache(), "use_cache": True}
-        keep = _last_logits(model, forward) if last else {}
+        keep = last_logits(model, forward) if last else {}
         output = forward.run(lambda: model.call(inputs, **more, **keep))
         streams = [forward.kept[f"{b.path}.in"].value for b in blocks]
         ends = [forward.kept[f"{b.path}.out"].value for b in blocks]
-        joined = [a is b or torch.equal(a, b) for a, b in zip(streams[1:], ends)]
+        follows = [a is b or torch.equal(a, b) for a, b in zip(streams[1:], ends)]
         logits = logits_of(output)[:, -1:] if last else logits_of(output)
-        return cls(model, inputs, blocks, [*streams, ends[-1]], shapes, [*joined, True], logits, more.get("past_key_values"))
+        kept = [forward.kept[path].value for path in mixed]
+        return cls(
+            model, inputs, blocks, [*streams, ends[-1]], shapes, [*follows, True], logits, more.get("past_key_values"), kept
+        )
 
     def cached(self, start: int, rows: Sequence[int]) -> Any:
         """A plain cache of the first tokens, each layer expanded to the rows that will pass it."""
@@ -121,17 +128,20 @@ def _direct(base: Base, path: str, joins: int) -> bool:
 class Ride:
     """One pass of a wave with a growing batch. Row `c * batch + b` is cell c on prompt b; the witness, if any, is cell 0."""
 
-    def __init__(self, base: Base, cells: Sequence[Cell], start: int, check: bool) -> None:
-        self.base, self.start = base, start
+    def __init__(self, base: Base, cells: Sequence[Cell], start: int, check: bool, plan: Plan) -> None:
+        self.base, self.start, self.plan = base, start, plan
         self.cells: list[Cell | None] = [*([None] if check else []), *cells]
         entries = [entry(base, c) for c in self.cells if c is not None]
         self.entries = [min(entries), *entries] if check else entries
         self.first = min(self.entries)
+        self.present = [sum(e <= i for e in self.entries) for i in range(len(base.blocks))]
+        self.attending = [self._attending(i) for i in range(len(base.blocks))]
         self.windows = {"": Window(base.length - start, start)}
         self.calls: Counter[str] = Counter()
 
-    def run(self, suffix: bool, last: bool) -> Tensor:
-        base, model = self.base, self.base.model
+    def run(self) -> Tensor:
+        """The logits of every row: all positions, or the last; all words, or those of the plan."""
+        base, model, plan = self.base, self.base.model, self.plan
         forward = self.forward = model.forward(base.inputs, late=True, strict=False)
         forward.windows = self.windows
         for module in dict.fromkeys(b.module for b in base.blocks):
@@ -139,18 +149,45 @@ class Ride:
             forward.taps.add_after(module, self._after(module))
         early = {b.module for b in base.blocks[: self.first]} - {b.module for b in base.blocks[self.first :]}
         forward.taps.instead.update({m: self._handing_on(m) for m in early})
+        self._sparing(forward)
         self._edits(forward)
         arguments = {k: v[:, self.start :] for k, v in base.inputs.arguments.items()}
         more: dict[str, Any] = {}
-        if suffix:
-            rows = [base.batch * sum(e <= i for e in self.entries) for i in range(len(base.blocks))]
+        if plan.way == "suffix":
+            rows = [base.batch * n for n in self.attending]
             more = {"past_key_values": base.cached(self.start, rows), "use_cache": True}
-        if last:
-            more |= _last_logits(model, forward)
+        if plan.last:
+            more |= last_logits(model, forward)
         inputs = Inputs(arguments, base.inputs.tokens[:, self.start :], {})
         output = forward.run(lambda: model.call(inputs, **more))
         logits = logits_of(output)
-        return logits[:, -1:] if last else logits
+        if plan.tokens is not None and logits.shape[-1] != len(plan.tokens):
+            raise ValueError("the logits were not made by the unembedding alone")
+        return logits[:, -1:] if plan.last else logits
+
+    def _sparing(self, forward: Forward) -> None:
+        """What the plan spares: attention of rows that join, tokens of the last block, words of the unembedding."""
+        model, taps = self.base.model, forward.taps
+        for i, n in enumerate(self.attending):
+            if n < self.present[i]:
+                attention, matrix = self.plan.attention[i]
+                rows = self.base.batch * self.present[i]
+                joining = _tiled(self.base.mixed[i][:, self.start :], rows - self.base.batch * n)
+                taps.add_before(attention, fewer(rows, self.base.batch * n, self._heads(i)))
+                taps.add_before(matrix, joined(joining))
+        if self.plan.short:
+            taps.finally_before.update(dict.fromkeys(one_token(model), only_last))
+        if self.plan.tokens is not None:
+            taps.instead[head_of(model)] = some_words(model, self.plan.tokens)
+
+    def _attending(self, i: int) -> int:
+        """How many cells go through the attention of block i: not those that join there and change nothing before its end."""
+        joining = [c for c, entry in zip(self.cells, self.entries) if entry == i and c is not None]
+        begun = any(_direct(self.base, path, i) for c in joining for path, _ in c.edits)
+        inside = (path for c in self.cells if c is not None for path, _ in c.edits if Site.parse(path).layer == i)
+        if not self.plan.attention or begun or not all(after_attention(path) for path in inside):
+            return self.present[i]
+        return (self.present[i] - len(joining)) or self.present[i]
 
     def _edits(self, forward: Forward) -> None:
         """Cells that change something inside a block do so on their own rows."""
@@ -248,25 +285,6 @@ def on_rows(path: str, mine: list[tuple[int, Edit]], batch: int) -> Edit:
     return Edit(Site.parse(path), change, kind="rows")
 
 
-def _last_logits(model: Model, forward: Forward) -> dict[str, Any]:
-    """What a model is told so that it makes the last position's logits only, if it can be told."""
-    if not takes(model.hf, "logits_to_keep"):
-        return {}
-    forward.taps.add_before(*_contiguous_head(model))
-    return {"logits_to_keep": 1}
-
-
-def _contiguous_head(model: Model) -> tuple[str, Any]:
-    """`logits_to_keep` hands the head a strided slice, on which a frozen matrix is 2.5x slower than on a contiguous one."""
-    head = model.hf.get_output_embeddings() if hasattr(model.hf, "get_output_embeddings") else None  # type: ignore[operator]
-    path = next((p for p, m in model.hf.named_modules() if m is head), "")
-
-    def before(args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        return tuple(a.contiguous() if isinstance(a, Tensor) and a.is_floating_point() else a for a in args), kwargs
-
-    return path, before
-
-
 def argument(args: tuple, kwargs: dict, slot: Slot) -> Tensor:
     """What a module was handed in a slot."""
     return args[slot] if isinstance(slot, int) else kwargs[slot]
@@ -284,6 +302,8 @@ def put(output: Any, slot: Any, stream: Tensor) -> Any:
 def _tiled(value: Tensor, rows: int) -> Tensor:
     """Rows repeated as often as there are cells: prompt by prompt within a cell, cell by cell."""
     times = rows // value.shape[0]
+    if value.shape[0] == 1:
+        return value.expand(rows, *[-1] * (value.ndim - 1))
     return value if times == 1 else value.repeat(times, *[1] * (value.ndim - 1))
 
 

@@ -15,6 +15,7 @@ from patchclamp.model import interior
 from patchclamp.model.anatomy import Anatomy, Block, Tower
 from patchclamp.model.blocks import read_block
 from patchclamp.model.survey import Survey
+from patchclamp.model.trail import askew
 from patchclamp.model.watch import DOOR, Recording, Slot, Visit
 
 
@@ -175,7 +176,7 @@ def _forward_only(tape: Recording, visits: list[Visit], slots: tuple[Slot, Slot]
     if not (x.requires_grad and y.requires_grad) or x.ndim != 3:
         return False
     try:
-        (g,) = torch.autograd.grad(y[0, 0].float().sum(), x, retain_graph=True, allow_unused=True)
+        (g,) = torch.autograd.grad(askew(y[0, 0]), x, retain_graph=True, allow_unused=True)
     except RuntimeError:
         return False
     if g is None:

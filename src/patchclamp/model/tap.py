@@ -29,6 +29,8 @@ class Taps:
 
     before: dict[str, list[Before]] = field(default_factory=dict)
     after: dict[str, list[After]] = field(default_factory=dict)
+    finally_before: dict[str, Before] = field(default_factory=dict)
+    """What happens to a module's arguments after all of `before`."""
     instead: dict[str, Callable[..., Any]] = field(default_factory=dict)
     """Replacements of a module's forward."""
 
@@ -45,10 +47,11 @@ def tapped(module: nn.Module, taps: Taps) -> Iterator[None]:
     token = _owner.set(taps)
     with contextlib.ExitStack() as stack:
         stack.callback(_owner.reset, token)
-        found = {path: module.get_submodule(path) for path in {*taps.instead, *taps.before, *taps.after}}
+        found = {path: module.get_submodule(path) for path in {*taps.instead, *taps.before, *taps.finally_before, *taps.after}}
         for path in taps.instead:
             stack.enter_context(_substituted(found[path]))
-        for path, functions in taps.before.items():
+        for path in {**taps.before, **taps.finally_before}:
+            functions = [*taps.before.get(path, ()), *filter(None, [taps.finally_before.get(path)])]
             stack.callback(found[path].register_forward_pre_hook(_pre(taps, functions), with_kwargs=True).remove)
         for path, functions in taps.after.items():
             stack.callback(found[path].register_forward_hook(_post(taps, functions), with_kwargs=True).remove)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from patchclamp.model.watch import LAYOUT, Call, Recording, Visit
 
@@ -127,10 +127,7 @@ def mixes(tape: Recording, leaf: int, stream: list[int]) -> bool | None:
         x = tape.values[base]
         if base in tape.changed or not x.requires_grad or x.ndim != 3 or x.numel() != y.numel():
             continue
-        last = y.reshape(x.shape)[0, -1].float()
-        # In no direction that a norm takes out: what a layer norm returns sums to zero whatever it reads.
-        direction = torch.randn(last.shape, generator=torch.Generator().manual_seed(0)).to(last)
-        (gradient,) = torch.autograd.grad(last @ direction, x, retain_graph=True, allow_unused=True)
+        (gradient,) = torch.autograd.grad(askew(y.reshape(x.shape)[0, -1]), x, retain_graph=True, allow_unused=True)
         if gradient is not None and gradient.shape[1] > 1 and bool(gradient[0, -1].abs().max() > 0):
             return bool(gradient[0, :-1].abs().max() > 0)
     return None
@@ -151,3 +148,9 @@ def constant(tape: Recording, vn: int, begin: int) -> bool:
     if call is None or call.time < begin:
         return tape.values[vn].ndim < 3
     return all(constant(tape, v, begin) for v in call.ins)
+
+
+def askew(vector: Tensor) -> Tensor:
+    """A vector along a fixed direction that no norm takes out: what a layer norm returns sums to zero whatever it reads."""
+    direction = torch.randn(vector.shape, generator=torch.Generator().manual_seed(0)).to(vector.device)
+    return vector.float() @ direction
