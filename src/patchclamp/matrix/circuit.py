@@ -24,8 +24,8 @@ from patchclamp.core.errors import Unserved, WrongAxis
 from patchclamp.core.grid import Grid
 from patchclamp.core.site import Site
 from patchclamp.matrix.factored import Factored
-from patchclamp.matrix.head import Head, after, carried, norm_before, single
-from patchclamp.matrix.sources import Source, tokens
+from patchclamp.matrix.head import Head, after, carried, height, norm_before, single
+from patchclamp.matrix.sources import Source, ordinary, tokens
 from patchclamp.matrix.turn import turn
 from patchclamp.model.model import Model
 
@@ -187,7 +187,9 @@ def direct(model: Model, source: Source | None = None, to: str = "logits.W_U") -
     unit = "logits" if to == "logits.W_U" else "pre-activation"
     rows = Factored(source.left.float(), source.right) if source.right is not None else None
     factored = rows @ ending if rows is not None else Factored(source.left.float(), ending)
-    note = "Up to the number that the last norm divides by." if model.anatomy.main.norm else ""
+    note = "Up to the number that the last norm divides by." if height(model) and model.anatomy.main.norm else ""
+    if not height(model):
+        _is_all(model, factored)
     axes = (_axis("source", source), "logit" if unit == "logits" else "neuron")
     return Circuit(factored, axes, (source.words, words), f"Direct path{_via(source, 'source')}", unit, note)
 
@@ -197,7 +199,7 @@ def reading(model: Model, to: str, layer: int) -> Tensor:
     path = Site.parse(to)
     if to == "logits.W_U":
         single(model)
-        norm, last = model.anatomy.main.norm, model.layers
+        norm, last = model.anatomy.main.norm if height(model) else "", height(model)
     else:
         block = model.anatomy.block(path.path)
         write = block.write(str(path.parts[-2]))
@@ -227,6 +229,14 @@ def _reader(model: Model, to: str, head: Head | None, layer: int = 0) -> tuple[T
 def _way(model: Model, one: Head, layer: int) -> float | Tensor:
     what = f"what {one.name} writes"
     return after(one, what) * carried(model, one.layer + 1, layer, what)
+
+
+def _is_all(model: Model, table: Factored) -> None:
+    """Of a model without blocks nothing could be read but its two ends; that they are all there is to it is seen here."""
+    ids = ordinary(model, 8, 1)
+    seen = model.run(ids).logits[:, -1].float()
+    if (table[ids[:, 0], slice(None)].full().to(seen) - seen).norm() > 1e-3 * seen.norm():
+        raise Unserved(f"{model.name} has no stack of blocks that could be read, and is more than W_E W_U.")
 
 
 def _convention(head: Head, *sources: Source) -> str:

@@ -145,10 +145,15 @@ def norm_before(block: Block, write: Write) -> str:
     return write.norm if write.norm.startswith(f"{block.module}.") and write.norm not in standing else ""
 
 
+def height(model: Model) -> int:
+    """How many blocks there are; none in a model that only embeds and unembeds."""
+    return model.layers if model.anatomy.towers else 0
+
+
 def carried(model: Model, start: int, stop: int, what: str) -> float | Tensor:
     """By what the stream is multiplied from the input of block `start` to that of block `stop`; refused across a norm in it."""
     factor: float | Tensor = 1.0
-    for block in model.anatomy.main.blocks[start:stop]:
+    for block in model.anatomy.main.blocks[start:stop] if start < stop else ():
         if not block.steps:
             raise Unserved(f"{block.path} is no sum that was seen to add up, so {what} cannot be followed through it.")
         for step in block.steps:
@@ -178,7 +183,7 @@ def single(model: Model) -> None:
     """An error where the stream does not become logits through one matrix."""
     if "logits.W_U" not in model.weights:
         raise Unserved(f"{model.name} has no unembedding, so there are no logits to write to.")
-    if model.anatomy.main.head > 1:
+    if height(model) and model.anatomy.main.head > 1:
         raise Unserved(f"{model.name} turns the stream into logits through {model.anatomy.main.head} matrices with a curve between.")
 
 

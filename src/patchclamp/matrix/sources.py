@@ -21,7 +21,7 @@ from torch import Tensor
 from patchclamp.core.errors import ShapeMismatch, Unserved
 from patchclamp.core.site import Site
 from patchclamp.matrix.factored import BLOCK
-from patchclamp.matrix.head import Head, after, carried, norm_before
+from patchclamp.matrix.head import Head, after, carried, height, norm_before
 from patchclamp.model.model import Model
 from patchclamp.model.norms import normed
 
@@ -72,7 +72,7 @@ class Source:
         return torch.cat(list(self._some())) * factor
 
     def _some(self) -> Iterator[Tensor]:
-        step = max(BLOCK // self.model.width, 1)
+        step = max(BLOCK // (self.left if self.right is None else self.right).shape[1], 1)
         for first in range(0, len(self), step):
             yield self.rows(slice(first, first + step))
 
@@ -146,6 +146,8 @@ def stream(model: Model, rows: Float[Tensor, "row d_model"], layer: int = 0, wor
 
 def _entry(model: Model, count: int) -> tuple[float, Float[Tensor, "pos d_model"]]:
     """The factor between the embedding and the stream, and the vector added at each of the first positions."""
+    if not height(model):
+        return 1.0, torch.zeros(count, model.weights["embed.W_E"].shape[1])
     first = f"{model.anatomy.main.blocks[0].path}.in"
     ids = ordinary(model, 4, max(count, 2))
     run = model.run(ids, first, logits=False)
