@@ -11,7 +11,17 @@ from patchclamp.model.specimen import Specimen, SpecimenConfig
 
 def drawn(seed=0, **options):
     """Random weights, large enough that patterns are not flat, every bias among them."""
-    plain = {"layers": 2, "heads": 3, "d_head": 8, "d_model": 32, "d_mlp": 0, "vocab": 40, "norm": "none", "positional": "learned", "length": 16}
+    plain = {
+        "layers": 2,
+        "heads": 3,
+        "d_head": 8,
+        "d_model": 32,
+        "d_mlp": 0,
+        "vocab": 40,
+        "norm": "none",
+        "positional": "learned",
+        "length": 16,
+    }
     torch.manual_seed(seed)
     module = Specimen(SpecimenConfig(**{**plain, **options})).eval()
     for parameter in module.parameters():

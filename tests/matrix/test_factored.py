@@ -49,7 +49,9 @@ def test_eigenvalues_are_those_of_the_dense_matrix_that_are_not_zero(n, inner, s
     dense = dense[dense.abs().argsort(descending=True)][: len(product.eigenvalues())]
     key = lambda v: sorted((round(float(x.real), 5), round(abs(float(x.imag)), 5)) for x in v if abs(x) > 1e-6)  # noqa: E731
     assert torch.tensor(key(product.eigenvalues())).allclose(torch.tensor(key(dense)), atol=1e-4)
-    assert torch.allclose(product.trace(), product.full().trace()) and torch.allclose(product.diagonal(), product.full().diagonal())
+    assert torch.allclose(product.trace(), product.full().trace()) and torch.allclose(
+        product.diagonal(), product.full().diagonal()
+    )
 
 
 def test_the_strongest_entries_are_found_block_by_block(monkeypatch):
@@ -70,7 +72,11 @@ def test_what_is_too_large_is_not_multiplied_out_unasked():
     large = Factored(torch.ones(n, 1), torch.ones(1, n))
     with pytest.raises(Unserved, match=r"0\.5 GiB; take a part"):
         large.full()
-    assert large[:3, [5]].full().tolist() == [[1.0]] * 3 and float(large.trace()) == n and large.singular_values().tolist() == pytest.approx([n])
+    assert (
+        large[:3, [5]].full().tolist() == [[1.0]] * 3
+        and float(large.trace()) == n
+        and large.singular_values().tolist() == pytest.approx([n])
+    )
 
 
 def test_shapes_must_fit():

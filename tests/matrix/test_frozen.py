@@ -40,9 +40,17 @@ def test_what_a_head_writes_is_what_it_wrote_in_the_run():
     whole = frozen.run["blocks.1.in"]
     z = model.run([[7, 8, 9]], keep="blocks.1.attn.z")["blocks.1.attn.z"]
     by_hand = torch.einsum("bphe,hed->bhpd", z, model.weights["blocks.1.attn.W_O"])
-    bias = torch.einsum("bhqk,he,hed->bhqd", frozen.attention[1].pattern, model.weights["blocks.1.attn.b_V"], model.weights["blocks.1.attn.W_O"])
+    bias = torch.einsum(
+        "bhqk,he,hed->bhqd", frozen.attention[1].pattern, model.weights["blocks.1.attn.b_V"], model.weights["blocks.1.attn.W_O"]
+    )
     norm = model.weights.norm("blocks.1.norm1")
-    bias = bias + torch.einsum("bhqk,d,hde,hef->bhqf", frozen.attention[1].pattern, norm.bias, model.weights["blocks.1.attn.W_V"], model.weights["blocks.1.attn.W_O"])
+    bias = bias + torch.einsum(
+        "bhqk,d,hde,hef->bhqf",
+        frozen.attention[1].pattern,
+        norm.bias,
+        model.weights["blocks.1.attn.W_V"],
+        model.weights["blocks.1.attn.W_O"],
+    )
     assert torch.allclose(frozen.branches(1, whole) + bias, by_hand, atol=1e-4)
 
 

@@ -11,7 +11,23 @@ from patchclamp.matrix.circuit import direct, ov, qk, reading
 from patchclamp.matrix.sources import neurons, positions, stream, tokens
 
 IDS = torch.tensor([[31, 7, 9, 15, 22, 40]])
-FAMILIES = ["gpt2", "llama", "gpt_neox", "gemma2", "qwen3", "gemma3_text", "bert", "opt", "phi3", "cohere", "granite", "bloom", "mpt", "gptj", "stablelm"]
+FAMILIES = [
+    "gpt2",
+    "llama",
+    "gpt_neox",
+    "gemma2",
+    "qwen3",
+    "gemma3_text",
+    "bert",
+    "opt",
+    "phi3",
+    "cohere",
+    "granite",
+    "bloom",
+    "mpt",
+    "gptj",
+    "stablelm",
+]
 
 
 @pytest.mark.parametrize("kind", FAMILIES)
@@ -34,7 +50,9 @@ def test_token_circuits_of_a_first_layer_are_scores_of_tokens(llama):
     assert found.axes == ("query", "key") and found.factored.shape == (99, 99) and found.factored.rank == 16
     ids = IDS[0].tolist()
     for i in range(2, 6):
-        assert float(found.grid([ids[i]], [ids[i - 2]]).values) == pytest.approx(float(run["blocks.0.attn.scores"][0, 2, i, i - 2]), abs=1e-4)
+        assert float(found.grid([ids[i]], [ids[i - 2]]).values) == pytest.approx(
+            float(run["blocks.0.attn.scores"][0, 2, i, i - 2]), abs=1e-4
+        )
     assert found.note == ""
 
 
@@ -77,7 +95,9 @@ def test_circuits_end_in_neurons_and_begin_in_them(llama):
     assert found.axes == ("source", "neuron") and found.unit == "pre-activation"
     assert torch.allclose(reading(llama, "blocks.1.mlp.W_in", 0), llama.weights.folded()["blocks.1.mlp.W_in"])
     said = direct(llama, neurons(llama, "blocks.1.mlp.W_out"))
-    assert torch.allclose(said.factored.full(), llama.weights["blocks.1.mlp.W_out"] @ llama.weights.folded()["logits.W_U"], atol=1e-5)
+    assert torch.allclose(
+        said.factored.full(), llama.weights["blocks.1.mlp.W_out"] @ llama.weights.folded()["logits.W_U"], atol=1e-5
+    )
     with pytest.raises(Unserved, match="does not read the stream"):
         ov(llama, "blocks.0.attn.z[head=1]", to="blocks.1.mlp.W_out")
 
@@ -90,7 +110,7 @@ def test_parts_rows_and_tops_are_named(town):
     row = found.row(where["source"])
     assert row.axes == ("logit",) and row.top(1)[0][0] == {"logit": where["logit"]}
     assert found.column(where["logit"]).top(1)[0][0] == {"source": where["source"]}
-    assert found.grid().shape["logit"] <= 12 and "<svg" in found.html().lower() or "<table" in found.html().lower()
+    assert (found.grid().shape["logit"] <= 12 and "<svg" in found.html().lower()) or "<table" in found.html().lower()
     for rows, columns in (([" Mary"], None), (None, [" Mary"])):
         assert len(found.grid(rows, columns).top(1)) == 1
     with pytest.raises(WrongAxis, match="has no entry"):

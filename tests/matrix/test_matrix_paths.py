@@ -12,12 +12,16 @@ from patchclamp.matrix.paths import LONGER, count, expand, group, last, list_pat
 IDS = [[3, 1, 4, 1, 5]]
 
 
-@pytest.mark.parametrize("options", [{}, {"layers": 3, "heads": [1, 2, 3]}, {"positional": "rotary"}, {"bias": False, "positional": "none"}])
+@pytest.mark.parametrize(
+    "options", [{}, {"layers": 3, "heads": [1, 2, 3]}, {"positional": "rotary"}, {"bias": False, "positional": "none"}]
+)
 def test_paths_of_attention_only_models_without_norms_add_up_to_the_logits(options):
     model = attention_only.drawn(**options)
     frozen = Frozen.of(model, IDS)
     made = [(name, frozen.logits(stream)) for name, stream in list_paths(frozen)]
-    assert (sum(logits for _, logits in made) - model.run(IDS).logits).abs().max() < 1e-4 * model.run(IDS).logits.abs().max().clamp(min=1)
+    assert (sum(logits for _, logits in made) - model.run(IDS).logits).abs().max() < 1e-4 * model.run(
+        IDS
+    ).logits.abs().max().clamp(min=1)
     assert len(made) == count(frozen) == len({name for name, _ in made})
 
 
@@ -30,7 +34,9 @@ def test_paths_of_the_published_model_add_up_to_its_logits(shared):
     assert count(frozen) == 25 and (total - model.run(ids).logits).abs().max() < 1e-4
     grid = expand(model, ids[:, :-10], pc.logit(int(half[10])))  # the next token, if the repeat goes on
     by_last = group(grid, last)
-    assert by_last.top(3)[0][0]["path"] in ("1.1", "1.2", "1.3") and abs(float(grid.values.sum()) - grid.baseline["metric"]) < 1e-4
+    assert (
+        by_last.top(3)[0][0]["path"] in ("1.1", "1.2", "1.3") and abs(float(grid.values.sum()) - grid.baseline["metric"]) < 1e-4
+    )
 
 
 def test_a_path_is_the_product_that_its_name_says():

@@ -12,10 +12,15 @@ from patchclamp.matrix.spectrum import directions, in_out, matrix, peaked, spect
 
 def planted():
     """A head whose strongest direction reads token 3 and writes token 5, in a model whose tokens are the axes of its stream."""
-    model = attention_only.drawn(layers=1, heads=2, d_head=4, d_model=48, positional="none", bias=False, d_mlp=12, activation="relu")
+    model = attention_only.drawn(
+        layers=1, heads=2, d_head=4, d_model=48, positional="none", bias=False, d_mlp=12, activation="relu"
+    )
     module = model.hf
     module.embed.weight.data, module.unembed.weight.data = torch.eye(40, 48), torch.eye(40, 48)
-    module.blocks[0].attn.v.weight.data[0], module.blocks[0].attn.o.weight.data[:, 0] = 40 * torch.eye(48)[3], 40 * torch.eye(48)[5]
+    module.blocks[0].attn.v.weight.data[0], module.blocks[0].attn.o.weight.data[:, 0] = (
+        40 * torch.eye(48)[3],
+        40 * torch.eye(48)[5],
+    )
     module.blocks[0].mlp.down.weight.data[:, :4] = -2 * module.blocks[0].mlp.up.weight.data[:4].T
     return model
 
@@ -44,7 +49,9 @@ def test_spectra_are_those_of_the_dense_matrix(llama):
     assert torch.allclose(one.values, dense, atol=1e-5)
     every = spectrum(llama, "blocks.*.attn.z[head=*]")
     assert every.shape == {"component": 8, "direction": 16} and every.words("component")[6] == "1.2"
-    assert torch.allclose(every.values[6], one.values) and float(every.details["effective rank"][6, 0]) == pytest.approx(one.baseline["effective rank"])
+    assert torch.allclose(every.values[6], one.values) and float(every.details["effective rank"][6, 0]) == pytest.approx(
+        one.baseline["effective rank"]
+    )
     assert spectrum(llama, "blocks.*.mlp.W_out").shape == {"component": 2, "direction": 64}
     assert one.picture().title.startswith("Spectrum")
 
@@ -54,8 +61,25 @@ def test_feed_forward_matrices_are_read_with_their_norm(llama):
     assert directions(llama, "blocks.1.mlp.W_in", n=3, side="read").shape == {"direction": 3, "end": 2}
     with pytest.raises(WrongAxis, match="its written side is neurons"):
         directions(llama, "blocks.1.mlp.W_in")
-    with pytest.raises(WrongAxis, match="neither a head"):
+    with pytest.raises(WrongAxis, match="is no head"):
         matrix(llama, "blocks.1.attn.W_Q")
+
+
+def test_the_qk_circuit_has_a_query_and_a_key_side(llama):
+    site = "blocks.1.attn.scores[head=2]"
+    w = llama.weights.folded()
+    dense = w["blocks.1.attn.W_Q[head=2]"] @ w["blocks.1.attn.W_K[kv_head=1]"].T
+    assert torch.allclose(matrix(llama, site).full(), dense, atol=1e-6)
+    svd = torch.linalg.svd(dense)
+    for side, first in (("query", svd.U[:, 0]), ("key", svd.Vh[0])):
+        grid, said = directions(llama, site, n=1, side=side), first @ w["logits.W_U"]
+        assert {grid.text[0][0].split(", ")[0], grid.text[0][1].split(", ")[0]} == {
+            str(int(said.argmax())),
+            str(int(said.argmin())),
+        }
+    with pytest.raises(ValueError, match='"query" or "key"'):
+        directions(llama, site, side="read")
+    assert spectrum(llama, "blocks.*.attn.scores[head=*]").shape == {"component": 8, "direction": 16}
 
 
 def test_neurons_are_rows_in_the_vocabulary(llama):
@@ -63,7 +87,9 @@ def test_neurons_are_rows_in_the_vocabulary(llama):
     by_hand = llama.weights["blocks.1.mlp.W_out"] @ llama.weights.folded()["logits.W_U"]
     assert torch.allclose(found.factored.full(), by_hand, atol=1e-5)
     read = vocabulary(llama, "blocks.1.mlp", side="read")
-    assert torch.allclose(read.factored.full(), llama.weights.folded()["blocks.1.mlp.W_in"].T @ llama.weights.folded()["logits.W_U"], atol=1e-5)
+    assert torch.allclose(
+        read.factored.full(), llama.weights.folded()["blocks.1.mlp.W_in"].T @ llama.weights.folded()["logits.W_U"], atol=1e-5
+    )
 
 
 def test_neurons_that_take_away_what_they_read_have_a_cosine_of_minus_one():

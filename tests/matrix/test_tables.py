@@ -43,6 +43,7 @@ def test_every_pair_is_answered_and_the_bound_says_so_for_most(model, tables):
     assert 0.5 < known.share <= accuracy(model) and known.work * 50 < known.brute
     assert known.share > 0.99 and accuracy(model) == 1.0  # as the card says
     assert str(known).startswith("at least 99.")
+    assert known.grid().shape == {"last": 64, "largest": 64} and int(known.grid().values.nansum()) == int(known.sure.sum())
 
 
 def test_replacing_both_circuits_by_the_ideal_keeps_the_answers(tables):
@@ -51,9 +52,14 @@ def test_replacing_both_circuits_by_the_ideal_keeps_the_answers(tables):
     assert torch.equal(ideal.values, ideal.values.diagonal().diag())
 
     def put(site, table):
-        return pc.Edit(site, lambda weight: torch.cat([table, torch.zeros_like(table)], 0 if "W_Q" in site else 1)[None].to(weight))
+        return pc.Edit(
+            site, lambda weight: torch.cat([table, torch.zeros_like(table)], 0 if "W_Q" in site else 1)[None].to(weight)
+        )
 
-    queries, output = put("blocks.0.attn.W_Q", ideal.scores), pc.Edit("blocks.0.attn.W_O", lambda w: torch.cat([torch.zeros(64, 64), ideal.values.float()], 1)[None])
+    queries, output = (
+        put("blocks.0.attn.W_Q", ideal.scores),
+        pc.Edit("blocks.0.attn.W_O", lambda w: torch.cat([torch.zeros(64, 64), ideal.values.float()], 1)[None]),
+    )
     assert accuracy(wide.edit(queries, output)) >= 0.99
     assert accuracy(ideal) >= 0.99
     # The controls: without the head the direct path says the last token, the largest in half of all pairs; a head that looks the
@@ -86,7 +92,9 @@ def test_noise_in_the_weights_lowers_the_bound_and_never_above_the_truth(model, 
     shares = []
     for size in (0.1, 0.2, 0.3):
         generator = torch.Generator().manual_seed(0)
-        loud = model.edit(pc.Edit("blocks.0.attn.W_V", lambda w: w + size * w.std() * torch.randn(w.shape, generator=generator)))  # noqa: B023
+        loud = model.edit(
+            pc.Edit("blocks.0.attn.W_V", lambda w: w + size * w.std() * torch.randn(w.shape, generator=generator))
+        )
         shares.append((bound(Tables.of(loud)).share, accuracy(loud)))
     assert all(low <= true for low, true in shares) and shares[0][0] > shares[-1][0]
 

@@ -37,7 +37,9 @@ def test_rules_that_were_taught_are_the_strongest_of_their_sources(taught):
     found = Trigrams.of(taught, HEAD)
     for source, mine in ((KEEP, {MIND, BAY}), (HOLD, {PLACE, FAST})):
         outs = found.said.row(source).values
-        assert set(outs.topk(2).indices.tolist()) == mine and outs.topk(2).values.min() > 2 * outs.topk(3).values[2].clamp(min=0)
+        assert set(outs.topk(2).indices.tolist()) == mine and outs.topk(2).values.min() > 2 * outs.topk(3).values[2].clamp(
+            min=0
+        )
     first = found.strongest(4)
     assert {t.source for t in first} <= {str(KEEP), str(HOLD)} and {int(t.out) for t in first} <= {MIND, BAY, PLACE, FAST}
 
@@ -45,15 +47,24 @@ def test_rules_that_were_taught_are_the_strongest_of_their_sources(taught):
 def test_the_bugs_are_there_in_the_weights_and_in_what_the_model_says(taught):
     found = Trigrams.of(taught, HEAD)
     bugs = found.bugs(WANTED)
-    assert {(int(b.source), int(b.query), int(b.out)) for b in bugs} == {(KEEP, IN, BAY), (KEEP, AT, MIND), (HOLD, IN, FAST), (HOLD, AT, PLACE)}
+    assert {(int(b.source), int(b.query), int(b.out)) for b in bugs} == {
+        (KEEP, IN, BAY),
+        (KEEP, AT, MIND),
+        (HOLD, IN, FAST),
+        (HOLD, AT, PLACE),
+    }
     assert all(b.strength > 0 for b in bugs)
     for b in bugs:
         source, query, bug = int(b.source), int(b.query), int(b.out)
         other = [o for o in range(8, 16) if o not in (bug, RULES[source, query])]
-        assert said(taught, source, query)[bug] > 1.3 * said(taught, source, query)[other].max()  # never in the data, and said above the rest
+        assert (
+            said(taught, source, query)[bug] > 1.3 * said(taught, source, query)[other].max()
+        )  # never in the data, and said above the rest
     grid = found.grid(KEEP, [IN, AT], [MIND, BAY])
     assert torch.linalg.matrix_rank(grid.values, atol=1e-3) == 1  # a product, whatever one would like
-    assert grid.axes == ("query", "out") and float(grid.values[0, 1]) == pytest.approx(found.one(KEEP, IN, BAY).strength, rel=1e-4)
+    assert grid.axes == ("query", "out") and float(grid.values[0, 1]) == pytest.approx(
+        found.one(KEEP, IN, BAY).strength, rel=1e-4
+    )
 
 
 def test_strengths_are_attention_beside_an_average_token_times_the_logit():

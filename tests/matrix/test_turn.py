@@ -25,7 +25,9 @@ def test_rotary_positions_turn_by_their_angles():
         found = turn(Head.of(model, "blocks.0.attn.z[head=0]"), distance)
         angles = [distance, distance / math.sqrt(10_000.0)]
         cos, sin = torch.tensor([math.cos(a) for a in angles] * 2).diag(), torch.tensor([math.sin(a) for a in angles])
-        by_hand = cos + torch.cat([torch.cat([torch.zeros(2, 2), sin.diag()], 1), torch.cat([-sin.diag(), torch.zeros(2, 2)], 1)])
+        by_hand = cos + torch.cat(
+            [torch.cat([torch.zeros(2, 2), sin.diag()], 1), torch.cat([-sin.diag(), torch.zeros(2, 2)], 1)]
+        )
         assert torch.allclose(found.query, by_hand, atol=1e-4) and torch.allclose(found.key, torch.eye(4), atol=1e-4)
     assert found.scale == 0.5 and not found.capped and found.query_norm == ""
 
@@ -35,7 +37,10 @@ def test_norms_of_queries_scales_caps_and_slopes_are_found():
     assert asked("granite").scale != asked("llama").scale == 0.25
     loud = asked("gemma2", attn_logit_softcapping=0.2)
     assert loud.capped and loud.scale == pytest.approx(256**-0.5, rel=1e-3) and not asked("gpt2").capped
-    assert asked("bloom", 2).bias == pytest.approx(2 * asked("bloom", 1).bias, rel=1e-3) and asked("bloom", 1).bias < 0 == asked("gpt2", 1).bias
+    assert (
+        asked("bloom", 2).bias == pytest.approx(2 * asked("bloom", 1).bias, rel=1e-3)
+        and asked("bloom", 1).bias < 0 == asked("gpt2", 1).bias
+    )
 
 
 def test_a_norm_over_all_heads_together_is_refused():

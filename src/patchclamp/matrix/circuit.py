@@ -3,9 +3,10 @@
     qk   source -> W_Q . W_K -> source      the score of a key under a query
     ov   source -> W_V W_O [-> W_V W_O ...] -> W_U      what is added to the logits of an attended token
 
-Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits". Both are kept as factors and shown in parts. Several heads
-in a row make a virtual head (V-composition); a source `through` an earlier head makes a composed QK circuit. Nothing here knows
-how often a token occurs, or what else stands in the stream: it is what the weights would do, not what the model does.
+Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits". Both are kept as factors and shown in parts. Several
+heads in a row make a virtual head (V-composition); a source `through` an earlier head makes a composed QK circuit. Nothing
+here knows how often a token occurs, or what else stands in the stream: it is what the weights would do, not what the model
+does.
 
 Without norms the numbers are exact: scores, and logits at full attention. With a norm before the head each row is divided as if
 it stood alone in the stream; norms further on contribute their weights, and what they divide by is left out.
@@ -61,8 +62,10 @@ class Circuit:
                 chosen_rows, chosen_columns = (chosen_rows, top) if columns is None else (top, chosen_columns)
         else:
             chosen_rows, chosen_columns = self._ids(0, rows), self._ids(1, columns)
-        labels = {a: [self.words[i][j] for j in ids] for i, (a, ids) in enumerate(zip(self.axes, (chosen_rows, chosen_columns)))}
-        values = self.factored[chosen_rows, chosen_columns].full()
+        labels = {
+            a: [self.words[i][j] for j in ids] for i, (a, ids) in enumerate(zip(self.axes, (chosen_rows, chosen_columns)))
+        }
+        values = self.factored[chosen_rows, chosen_columns].full().cpu()
         return Grid(values, self.axes, labels, self.unit, self.title, self.note)
 
     def top(self, n: int = 10, by: str = "largest") -> list[tuple[dict[str, str], float]]:
@@ -79,7 +82,14 @@ class Circuit:
         """One row: what a token looks at, or what it would have said."""
         (i,) = self._ids(0, [word])
         title = f"{self.title}, {self.axes[0]} {self.words[0][i]!r}"
-        return Grid(self.factored[i, slice(None)].full()[0], self.axes[1:], {self.axes[1]: self.words[1]}, self.unit, title, self.note)
+        return Grid(
+            self.factored[i, slice(None)].full()[0].cpu(),
+            self.axes[1:],
+            {self.axes[1]: self.words[1]},
+            self.unit,
+            title,
+            self.note,
+        )
 
     def column(self, word: Word) -> Grid:
         """One column: which tokens look at this one, or would have said it."""
@@ -114,7 +124,9 @@ class Circuit:
                 raise WrongAxis(f'the axis "{self.axes[axis]}" has no entry {word!r}.')
             at = words.index(word) if isinstance(word, str) else word
             if not -len(words) <= at < len(words):
-                raise WrongAxis(f'the axis "{self.axes[axis]}" has {len(words)} entries, 0 to {len(words) - 1}; {at} is outside.')
+                raise WrongAxis(
+                    f'the axis "{self.axes[axis]}" has {len(words)} entries, 0 to {len(words) - 1}; {at} is outside.'
+                )
             found.append(at % len(words))
         return found
 
@@ -123,8 +135,8 @@ def qk(model: Model, head: str | Site, query: Source | None = None, key: Source 
     """The score that a head gives each key under each query, the query standing `distance` tokens after the key.
 
     Sources default to the vocabulary. The distance matters where positions are rotary; where a model learns positions, take
-    `sources.positions` for one or both of them, or `tokens(model, pos=7)`. Softmax comes after, so only differences within a row
-    matter.
+    `sources.positions` for one or both of them, or `tokens(model, pos=7)`. Softmax comes after, so only differences within a
+    row matter.
 
     >>> from patchclamp.matrix.circuit import qk
     >>> qk(model, "blocks.1.attn.z[head=2]", distance=1)
@@ -136,7 +148,9 @@ def qk(model: Model, head: str | Site, query: Source | None = None, key: Source 
     left = how.queries(query.read(found, "Q")) * how.scale
     right = how.keys(key.read(found, "K"))
     if how.bias:
-        left, right = (torch.cat([part, torch.full_like(part[:, :1], one)], 1) for part, one in ((left, how.bias), (right, 1.0)))
+        left, right = (
+            torch.cat([part, torch.full_like(part[:, :1], one)], 1) for part, one in ((left, how.bias), (right, 1.0))
+        )
     notes = [_convention(found, query, key)] if found.norm is not None else []
     notes += ["Scores are capped afterwards."] if how.capped else []
     back = f", {distance} token{'s' * (distance > 1)} back" if distance else ""
@@ -171,12 +185,16 @@ def ov(model: Model, *heads: str | Site, source: Source | None = None, to: str =
     normed = chain[0].norm is not None or any(h.write.norms for h in chain)
     note = "Up to the numbers that norms on the way divide by." if normed or model.anatomy.main.norm else ""
     unit = "logits" if to == "logits.W_U" else "pre-activation"
-    title = f"OV circuit of {', '.join(h.name for h in chain)}{_via(source, 'source')}{'' if unit == 'logits' else f' into {to}'}"
-    return Circuit(factored, (_axis("source", source), "logit" if unit == "logits" else "neuron"), (source.words, words), title, unit, note)
+    title = (
+        f"OV circuit of {', '.join(h.name for h in chain)}{_via(source, 'source')}{'' if unit == 'logits' else f' into {to}'}"
+    )
+    return Circuit(
+        factored, (_axis("source", source), "logit" if unit == "logits" else "neuron"), (source.words, words), title, unit, note
+    )
 
 
 def direct(model: Model, source: Source | None = None, to: str = "logits.W_U") -> Circuit:
-    """What a row says through no head at all: `W_E W_U`, the bigram table of a model without layers; or what it does to neurons.
+    """What a row says through no head at all: `W_E W_U`, the bigrams of a model without layers. `to` as in `ov`.
 
     >>> from patchclamp.matrix.circuit import direct
     >>> direct(model).factored.rank

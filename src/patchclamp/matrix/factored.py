@@ -18,6 +18,7 @@ from jaxtyping import Complex, Float, Int
 from torch import Tensor
 
 from patchclamp.core.errors import ShapeMismatch, Unserved
+from patchclamp.core.progress import progress
 
 MOST = 1 << 27
 """How many numbers `full` makes without being asked twice: half a gigabyte."""
@@ -106,8 +107,8 @@ class Factored:
         return Factored(_taken(self.left, rows), _taken(self.right.T, columns).T)
 
     def double(self) -> Factored:
-        """In float64: a trace may be a small sum of large numbers."""
-        return Factored(self.left.double(), self.right.double())
+        """In float64, on the CPU: a trace may be a small sum of large numbers."""
+        return Factored(self.left.cpu().double(), self.right.cpu().double())
 
     def full(self, anyway: bool = False) -> Float[Tensor, "row column"]:
         """Multiplied out; above half a gigabyte only `anyway`."""
@@ -121,7 +122,8 @@ class Factored:
     def blocks(self) -> Iterator[tuple[int, Float[Tensor, "some column"]]]:
         """The product some rows at a time, each with the number of its first row."""
         step = max(BLOCK // self.shape[1], 1)
-        for first in range(0, self.shape[0], step):
+        starts = range(0, self.shape[0], step)
+        for first in progress(starts, len(starts), "rows"):
             yield first, self.left[first : first + step] @ self.right
 
     def norm(self) -> Tensor:

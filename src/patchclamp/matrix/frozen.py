@@ -1,9 +1,9 @@
 """Frozen: a model as the linear map that it is once one run's attention patterns and norms are held.
 
-With patterns fixed, attention is a weighted sum of what stands at other tokens; with what a norm divides by fixed, a norm is a matrix.
-What then goes through a block is linear in what comes in, except through feed-forward layers: their outputs are taken as they
-were in the run. Attention that does more than that (gates behind the heads, values that are normed) is seen not to add up, and is
-taken as it was, too.
+With patterns fixed, attention is a weighted sum of what stands at other tokens; with what a norm divides by fixed, a norm is
+a matrix. What then goes through a block is linear in what comes in, except through feed-forward layers: their outputs are
+taken as they were in the run. Attention that does more than that (gates behind the heads, values that are normed) is seen not
+to add up, and is taken as it was, too.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ class Frozen:
 
     @cached_property
     def gain(self) -> float | Float[Tensor, "batch pos vocab"]:
-        """What the unembedding's product is multiplied by: a family's scaling, or what a soft-cap left of each logit in this run."""
+        """By what the unembedding's product is multiplied: a scaling, or what a soft-cap left of each logit in this run."""
         single(self.model)
         last = self.run[f"{self.model.anatomy.main.blocks[-1].path}.out"].float()
         made = self.ended(last) @ self.model.weights["logits.W_U"].float() + self._bias
@@ -140,8 +140,9 @@ class Frozen:
     @property
     def _bias(self) -> Float[Tensor, " vocab"]:
         w = self.model.weights
-        found = w["logits.b_U"].float() if "logits.b_U" in w else torch.zeros(w["logits.W_U"].shape[1])
-        return found if self.final is None else found + self.final.norm.bias @ w["logits.W_U"].float()
+        W_U = w["logits.W_U"].float()
+        found = w["logits.b_U"].float() if "logits.b_U" in w else torch.zeros_like(W_U[0])
+        return found if self.final is None else found + self.final.norm.bias @ W_U
 
 
 class _Building:
@@ -236,7 +237,9 @@ def _kept(model: Model, inputs: Inputs) -> Run:
     main, places = model.anatomy.main, model.anatomy.places
     wanted = {"norm.out"} if main.norm else set()
     for block in main.blocks:
-        wanted |= {f"{block.path}.{n}" for n in ("in", "out", "attn.in", "attn.pattern", *(f"{w.name}.out" for w in block.writes))}
+        wanted |= {
+            f"{block.path}.{n}" for n in ("in", "out", "attn.in", "attn.pattern", *(f"{w.name}.out" for w in block.writes))
+        }
     raw = {f"@{n}.{side}" for b in main.blocks for w in b.writes for n in w.norms for side in ("in", "out")}
     run = model.run(inputs, [*(p for p in places if p in wanted), *sorted(raw)])
     if run.output is None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -52,14 +51,16 @@ class Head:
             raise WrongAxis(f"{block.path} has {write.heads} heads, 0 to {write.heads - 1}; {site} is outside.")
         missing = [m for m in "qkvo" if m not in write.matrices]
         if missing:
-            raise Unserved(f"{path}: its {' and '.join(missing)} are not made by single matrices, so there is no circuit to read.")
+            raise Unserved(
+                f"{path}: its {' and '.join(missing)} are not made by single matrices, so there is no circuit to read."
+            )
         return cls(model, block, write, number % write.heads)
 
     @classmethod
     def all(cls, model: Model) -> list[Head]:
-        """Every head of the stack that leads to the logits, of layers whose matrices can be read; an error if there are none."""
+        """Every head of the main stack, of layers whose matrices can be read; an error if there are none."""
         found = [
-            cls(model, block, write, i)
+            Head(model, block, write, i)
             for block in model.anatomy.main.blocks
             for write in block.writes
             if write.name == "attn" and set("qkvo") <= set(write.matrices)
@@ -184,7 +185,9 @@ def single(model: Model) -> None:
     if "logits.W_U" not in model.weights:
         raise Unserved(f"{model.name} has no unembedding, so there are no logits to write to.")
     if height(model) and model.anatomy.main.head > 1:
-        raise Unserved(f"{model.name} turns the stream into logits through {model.anatomy.main.head} matrices with a curve between.")
+        raise Unserved(
+            f"{model.name} turns the stream into logits through {model.anatomy.main.head} matrices with a curve between."
+        )
 
 
 def _one(model: Model, site: Site) -> tuple[str]:

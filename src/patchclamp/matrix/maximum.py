@@ -2,11 +2,11 @@
 
     python -m patchclamp.matrix.maximum --out FOLDER
 
-One layer, one head, no norm, no positions: after Hofstaetter 2023, "Explaining the Transformer Circuits Framework by Example".
-It is shown lists of two, three and four of 64 numbers; of the pairs, two in five are kept back. The longer lists matter. Networks of
-the same recipe that are shown pairs alone (three seeds) answer 95 to 98 % of the pairs kept back, but the rows of their QK circuits
-are not in the numbers' order (mean rank correlation 0.43 to 0.64): of two tokens the last is known by itself, and what is left to
-learn is whether to believe it. On lists of eight they are right about half of the time.
+One layer, one head, no norm, no positions: after Hofstaetter 2023, "Explaining the Transformer Circuits Framework by
+Example". It is shown lists of two, three and four of 64 numbers; of the pairs, two in five are kept back. The longer lists
+matter. Networks of the same recipe that are shown pairs alone (three seeds) answer 95 to 98 % of the pairs kept back, but the
+rows of their QK circuits are not in the numbers' order (mean rank correlation 0.43 to 0.64): of two tokens the last is known
+by itself, and what is left to learn is whether to believe it. On lists of eight they are right about half of the time.
 """
 
 from __future__ import annotations
@@ -96,9 +96,7 @@ def _batch(recipe: Recipe, shown: Tensor, step: int) -> Tensor:
 def measure(recipe: Recipe, model: Model) -> dict[str, float]:
     """What the network gets right, what its circuits look like, and what can be known of it without running it."""
     tables = Tables.of(model)
-    number, orders = list(range(tables.vocab)), []
-    for row in tables.scores.tolist():
-        orders.append(float(spearmanr(row, number).statistic))
+    orders = [float(spearmanr(row, range(tables.vocab))[0]) for row in tables.scores.tolist()]  # type: ignore[arg-type]
     chance = torch.Generator().manual_seed(1)
 
     def right(lists: Tensor) -> float:
@@ -129,7 +127,8 @@ def main() -> None:
     figures = {name: round(value, 4) for name, value in measure(recipe, train(recipe, options.out)).items()}
     card = {
         "name": "maximum",
-        "what": "One attention head that names the largest of a list of numbers from 0 to 63 at its last token; no norm, no positions.",
+        "what": "One attention head that names the largest of a list of numbers from 0 to 63 at its last token; no norm, no "
+        "positions.",
         "parameters": sum(p.numel() for p in recipe.network().parameters()),
         "recipe": asdict(recipe),
         "figures": {"how": "patchclamp.matrix.maximum.measure; shares of lists", **figures},

@@ -1,12 +1,13 @@
 """Path expansion: the logits as a sum over every way from the embedding to them, patterns held.
 
-A model of attention layers alone is, once its patterns are known, a sum of products: the direct path W_E W_U, one term for each
-head, one for each pair of heads in different layers, and so on (Elhage et al. 2021, "path expansion trick"). The terms add up to the logits.
-Norms are held at the scale they had in this run; where there are feed-forward layers, paths begin at their outputs as well,
-and end in nothing but the logits.
+A model of attention layers alone is, once its patterns are known, a sum of products: the direct path W_E W_U, one term for
+each head, one for each pair of heads in different layers, and so on (Elhage et al. 2021, "path expansion trick"). The terms
+add up to the logits. Norms are held at the scale they had in this run; where there are feed-forward layers, paths begin at
+their outputs as well, and end in nothing but the logits.
 
-The number of paths grows as (heads + 1) to the layers. `order` stops at that many heads in a row; what is longer comes out as one
-term, so that the sum stays exact. What the expansion does not say is why the patterns are what they are: that is the QK circuits'.
+The number of paths grows as (heads + 1) to the layers. `order` stops at that many heads in a row; what is longer comes out as
+one term, so that the sum stays exact. What the expansion does not say is why the patterns are what they are: that is the QK
+circuits'.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def expand(model: Model, prompt: Prompt, metric: Metric, order: int | None = Non
     if float(constant.abs().max()) > 0:
         names.append(ENDING)
         cells.append(constant)
-    each, value = torch.stack(cells, 1), bound(frozen.run.logits.float())
+    each, value = torch.stack(cells, 1).cpu(), bound(frozen.run.logits.float())
     return Grid(each.mean(0), ("path",), {"path": names}, bound.unit, f"Paths to the {bound.name}", each=each,
                 baseline={"metric": float(value.mean())})  # fmt: skip
 
@@ -116,7 +117,7 @@ def group(grid: Grid, by: Callable[[str], str]) -> Grid:
     """
     kinds = list(dict.fromkeys(by(name) for name in grid.words("path")))
     kinds.sort(key=lambda k: k in (LONGER, ENDING))
-    member = torch.tensor([[by(name) == k for name in grid.words("path")] for k in kinds]).to(grid.values.dtype)
+    member = torch.tensor([[by(name) == k for name in grid.words("path")] for k in kinds]).to(grid.values)
     each = None if grid.each is None else grid.each @ member.T
     return Grid(member @ grid.values, ("path",), {"path": kinds}, grid.unit, f"{grid.title}, by {by.__name__}", each=each,
                 baseline=grid.baseline)  # fmt: skip
@@ -155,16 +156,21 @@ def virtual(model: Model, prompt: Prompt, *heads: str) -> Grid:
         made = run[f"{head.path}.pattern"][0, head.number].float() @ made
     words = [f"{i} {w.strip()}" for i, w in enumerate(run.words[0])]
     title = f"Virtual head {', '.join(h.name for h in chain)}"
-    return Grid(made, ("query", "key"), {"query": words, "key": words}, "attention", title, scale="sequential")
+    return Grid(made.cpu(), ("query", "key"), {"query": words, "key": words}, "attention", title, scale="sequential")
 
 
 def _direction(frozen: Frozen, metric: Metric) -> tuple[Float[Tensor, "batch d_model"], Float[Tensor, " batch"]]:
     """How the metric reads what the unembedding reads, and what it is of nothing."""
     if metric.name not in ("logit", "logit difference"):
-        raise Unserved(f"paths add up to a logit or a difference of two, not to a {metric.name}; use pc.logit or pc.logit_diff.")
+        raise Unserved(
+            f"paths add up to a logit or a difference of two, not to a {metric.name}; use pc.logit or pc.logit_diff."
+        )
     W_U, rows = frozen.model.weights["logits.W_U"].float(), torch.arange(len(frozen.run.last))
-    gain, bias = (torch.as_tensor(t).expand_as(frozen.run.logits)[rows, frozen.run.last] for t in (frozen.gain, frozen.constant))
-    total, constant = torch.zeros(len(rows), W_U.shape[0]), torch.zeros(len(rows))
+    gain, bias = (
+        torch.as_tensor(t, device=W_U.device).expand_as(frozen.run.logits)[rows, frozen.run.last]
+        for t in (frozen.gain, frozen.constant)
+    )
+    total, constant = torch.zeros_like(W_U[:, 0]).expand(len(rows), -1), torch.zeros_like(gain[:, 0])
     for sign, words in zip((1.0, -1.0), metric.tokens):
         said = [words] if isinstance(words, (int, str)) else list(words)
         ids = torch.tensor([int(said[i % len(said)]) for i in range(len(rows))])

@@ -1,9 +1,9 @@
 """Sources: vectors as they stand in the residual stream, which circuits start from.
 
-Tokens (what the embedding puts into the stream), positions (where a model learns a vector for each), neurons (what each writes),
-a stream read from a run, and any of these as an earlier head passes them on. How tokens and positions enter is found by asking:
-the stream at the first block, on a few random tokens, is taken apart into a multiple of the embedding and one vector a position.
-Where that does not hold (a norm of the embedding, as in BERT), it is refused.
+Tokens (what the embedding puts into the stream), positions (where a model learns a vector for each), neurons (what each
+writes), a stream read from a run, and any of these as an earlier head passes them on. How tokens and positions enter is found
+by asking: the stream at the first block, on a few random tokens, is taken apart into a multiple of the embedding and one
+vector a position. Where that does not hold (a norm of the embedding, as in BERT), it is refused.
 
 With a norm before a head, a row is divided by its own length, as if nothing else stood in the stream. For tokens at the first
 block of a model without learned positions that is what the model does; further up it is a convention.

@@ -1,9 +1,9 @@
 """Spectrum: the singular directions of a weight, read in the vocabulary; and whether neurons undo what they read.
 
-`directions` splits a matrix of the model into rank-one parts, each of which reads one direction of the stream and writes another
-(Millidge & Black 2022), and names the tokens nearest to what is read or written. `peaked` is a control the names need: how far the
-top token of a direction stands out, beside directions drawn at random. Singular vectors of nearly equal singular values are mixed
-at will, and their signs are arbitrary, so both ends of a direction are named.
+`directions` splits a matrix of the model into rank-one parts, each of which reads one direction of the stream and writes
+another (Millidge & Black 2022), and names the tokens nearest to what is read or written. `peaked` is a control the names
+need: how far the top token of a direction stands out, beside directions drawn at random. Singular vectors of nearly equal
+singular values are mixed at will, and their signs are arbitrary, so both ends of a direction are named.
 """
 
 from __future__ import annotations
@@ -25,25 +25,31 @@ TOP = 6
 
 
 def matrix(model: Model, site: str | Site) -> Factored:
-    """The matrix of a site: OV of `blocks.1.attn.z[head=2]`, a feed-forward layer's `W_in`, `W_gate` or `W_out`.
+    """The matrix of a site: a head's OV (`blocks.1.attn.z[head=2]`) or QK (`.scores[head=2]`), a layer's `W_in`, `W_gate`,
+    `W_out`.
 
-    What reads the stream has the norm before it folded in. A feed-forward matrix has rows of what it reads.
+    What reads the stream has the norm before it folded in. Rows are what is read; of QK, rows are queries and columns are keys,
+    before any rotation.
     """
     path = Site.parse(site)
     last = str(path.parts[-1])
-    if last == "z":
-        return Head.of(model, path).ov
+    if last in ("z", "scores"):
+        head = Head.of(model, Site((*path.parts[:-1], "z"), path.index))
+        return head.ov if last == "z" else head.qk
     if last in ("W_in", "W_gate"):
         weight = reading(model, path.path, model.anatomy.main.blocks.index(model.anatomy.block(path.path)))
     elif last == "W_out":
         weight = model.weights[path].float()
     else:
-        raise WrongAxis(f"{site} is neither a head (blocks.1.attn.z[head=2]) nor a layer's W_in, W_gate or W_out.")
-    return Factored(weight, torch.eye(weight.shape[1])) if weight.shape[0] >= weight.shape[1] else Factored(torch.eye(len(weight)), weight)
+        raise WrongAxis(
+            f"{site} is no head (blocks.1.attn.z[head=2], or .scores for its QK), and no layer's W_in, W_gate, W_out."
+        )
+    one = torch.eye(min(weight.shape), device=weight.device)
+    return Factored(weight, one) if weight.shape[0] >= weight.shape[1] else Factored(one, weight)
 
 
 def spectrum(model: Model, sites: str | Site) -> Grid:
-    """Singular values of a head's OV circuit, or of every head's: Grid(direction) or Grid(component, direction).
+    """Singular values of one matrix, or of those of a pattern: Grid(direction) or Grid(component, direction).
 
     `baseline` holds the effective rank of a single one; of several it is in `details`.
 
@@ -54,27 +60,29 @@ def spectrum(model: Model, sites: str | Site) -> Grid:
     """
     site = Site.parse(sites)
     if not site.stars:
-        values = matrix(model, site).singular_values()
+        values = matrix(model, site).singular_values().cpu()
         return Grid(values, ("direction",), unit="singular value", title=f"Spectrum of {site}", scale="sequential",
                     baseline={"effective rank": effective_rank(values)})  # fmt: skip
     rows, names = [], []
-    for place in model.places(site) if str(site.parts[-1]) == "z" else model.weights.places(site.bare()):
+    heads = str(site.parts[-1]) in ("z", "scores")
+    for place in model.places(site) if heads else model.weights.places(site.bare()):
         concrete = Site(Site.parse(place).parts, site.index)
         for one, name in _each(model, concrete):
-            rows.append(matrix(model, one).singular_values())
+            rows.append(matrix(model, one).singular_values().cpu())
             names.append(name)
     rank = min(len(r) for r in rows)
     values = torch.stack([r[:rank] for r in rows])
     ranks = torch.tensor([effective_rank(r) for r in rows])
-    return Grid(values, ("component", "direction"), {"component": names}, "singular value", f"Spectra of {site}", scale="sequential",
-                details={"effective rank": ranks[:, None].expand_as(values)})  # fmt: skip
+    return Grid(values, ("component", "direction"), {"component": names}, "singular value", f"Spectra of {site}",
+                scale="sequential", details={"effective rank": ranks[:, None].expand_as(values)})  # fmt: skip
 
 
 def directions(model: Model, site: str | Site, n: int = 8, side: str = "written") -> Grid:
     """The strongest singular directions of a weight, and the tokens at both of their ends: Grid(direction, end).
 
-    `side` is `written` (into the stream) or `read` (from it). Cells hold how far the top token stands out (see `peaked`), `text`
-    the top tokens. Directions are read with W_U through the last norm's weight, as the logit lens reads, whichever side it is.
+    `side` is `written` (into the stream) or `read` (from it); of a QK circuit, `query` or `key`. Cells hold how far the top
+    token stands out (see `peaked`), `text` the top tokens. Directions are read with W_U through the last norm's weight, as
+    the logit lens reads, whichever side it is.
 
     >>> from patchclamp.matrix.spectrum import directions
     >>> grid = directions(model, "blocks.3.attn.z[head=2]", n=3)
@@ -89,14 +97,16 @@ def directions(model: Model, site: str | Site, n: int = 8, side: str = "written"
     cells, text = [], []
     for sign in (1, -1):
         cells.append(peaked(sign * logits))
-        text.append([", ".join(words[i] for i in row) for row in (sign * logits).topk(min(TOP, logits.shape[1])).indices.tolist()])
-    drawn = torch.randn(256, model.width, generator=torch.Generator().manual_seed(0)) @ ending
-    random = peaked(drawn)
+        text.append(
+            [", ".join(str(words[i]) for i in row) for row in (sign * logits).topk(min(TOP, logits.shape[1])).indices.tolist()]
+        )
+    drawn = torch.randn(256, model.width, generator=torch.Generator().manual_seed(0)).to(ending)
+    random = peaked(drawn @ ending)
     names = [f"{i} ({s:.3g})" for i, s in enumerate(found.S[:n].tolist())]
-    return Grid(torch.stack(cells, 1), ("direction", "end"), {"direction": names, "end": ["+", "−"]}, "standard deviations",
-                f"What is {side} by {site}", f"Random directions: {float(random.mean()):.1f}, one in twenty above "
-                f"{float(random.quantile(0.95)):.1f}.", scale="sequential", text=list(map(list, zip(*text))),
-                baseline={"random": float(random.mean()), "random, 95 %": float(random.quantile(0.95))})  # fmt: skip
+    usual, rare = float(random.mean()), float(random.quantile(0.95))
+    return Grid(torch.stack(cells, 1).cpu(), ("direction", "end"), {"direction": names, "end": ["+", "−"]},
+                "standard deviations", f"What is {side} by {site}", f"Random directions: {usual:.1f}, one in twenty above {rare:.1f}.",
+                scale="sequential", text=list(map(list, zip(*text))), baseline={"random": usual, "random, 95 %": rare})  # fmt: skip
 
 
 def peaked(logits: Float[Tensor, "row vocab"]) -> Float[Tensor, " row"]:
@@ -157,14 +167,16 @@ def in_out(model: Model, sites: str | Site = "blocks.*.mlp", letter: str = "W_in
         names.append(str(Site.parse(place).layer))
     if len({len(m) for m in made}) > 1:
         raise Unserved(f"{sites} names layers of different width; take them one by one.")
-    return Grid(torch.stack(made), ("layer", "neuron"), {"layer": names}, "cosine", f"What neurons read against what they write, {letter}",
+    title = f"What neurons read against what they write, {letter}"
+    return Grid(torch.stack(made).cpu(), ("layer", "neuron"), {"layer": names}, "cosine", title,
                 baseline={"unrelated, standard deviation": model.width**-0.5})  # fmt: skip
 
 
 def _side(found: SVD, side: str, width: int, site: str | Site) -> Float[Tensor, "rank d_model"]:
-    if side not in ("written", "read"):
-        raise ValueError(f'side is "written" or "read", not {side!r}.')
-    rows = found.V if side == "written" else found.U.T
+    sides = ("query", "key") if str(Site.parse(site).parts[-1]) == "scores" else ("read", "written")
+    if side not in sides:
+        raise ValueError(f'side is "{sides[0]}" or "{sides[1]}" for {site}, not {side!r}.')
+    rows = found.U.T if side == sides[0] else found.V
     if rows.shape[1] != width:
         raise WrongAxis(f"{site}: its {side} side is neurons, not the stream; take the other one.")
     return rows
@@ -172,7 +184,7 @@ def _side(found: SVD, side: str, width: int, site: str | Site) -> Float[Tensor, 
 
 def _each(model: Model, site: Site) -> list[tuple[Site, str]]:
     """The single matrices of a place, one a head where it has heads."""
-    if str(site.parts[-1]) != "z":
+    if str(site.parts[-1]) not in ("z", "scores"):
         return [(site, site.path)]
     write = model.anatomy.block(site.path).write(str(site.parts[-2]))
     number = dict(site.index).get("head")

@@ -1,14 +1,16 @@
 """Tables: all there is to a model of one attention head, and a bound on its accuracy that runs it on nothing.
 
-Without norms and positions, one head is three tables of vocabulary by vocabulary (Elhage et al. 2021): what a token says directly
-(W_E W_U), how it scores another (QK), what another says through it (OV). The model is these tables, so they can be laid out in a
-wider model whose weights are the tables themselves, and there each can be exchanged for what one believes it to be.
+Without norms and positions, one head is three tables of vocabulary by vocabulary (Elhage et al. 2021): what a token says
+directly (W_E W_U), how it scores another (QK), what another says through it (OV). The model is these tables, so they can be
+laid out in a wider model whose weights are the tables themselves, and there each can be exchanged for what one believes it to
+be.
 
-`bound` is on the task of naming the largest token of a list. After Gross et al. 2024, "Compact Proofs of Model Performance via
-Mechanistic Interpretability": lists are sorted into cases by their last, largest and second largest token; in each, attention to
-the largest is bounded from the score table, and the margin of its logit from each table's worst entry. A share of all lists is then
-known to be answered rightly, without an input being tried. It is arithmetic in double precision with some room for rounding,
-not a formal proof, and as a bound it is loose: worst entries of different tables do not meet in any one list.
+`bound` is on the task of naming the largest token of a list. After Gross et al. 2024, "Compact Proofs of Model Performance
+via Mechanistic Interpretability": lists are sorted into cases by their last, largest and second largest token; in each,
+attention to the largest is bounded from the score table, and the margin of its logit from each table's worst entry. A share
+of all lists is then known to be answered rightly, without an input being tried. It is arithmetic in double precision with
+some room for rounding, not a formal proof, and as a bound it is loose: worst entries of different tables do not meet in any
+one list.
 """
 
 from __future__ import annotations
@@ -65,7 +67,7 @@ class Tables:
         found = cls(said, qk(model, site, source, source).factored.double().full(),
                     ov(model, site, source=source).factored.double().full(), model.width)  # fmt: skip
         lists = ordinary(model, 32, 3)
-        missed = (found.logits(lists) - model.run(lists).logits[:, -1].double().cpu()).abs().max()
+        missed = (found.logits(lists) - model.run(lists).logits[:, -1].cpu().double()).abs().max()
         if float(missed) > 1e-3:
             raise Unserved(f"{model.name} is not its three tables (off by {float(missed):.2g}): positions matter to it.")
         return found
@@ -102,8 +104,8 @@ class Tables:
     def ideal(self) -> Tables:
         """The algorithm that the tables seem to carry out: look at tokens in proportion to their size, and say what is seen.
 
-        Scores become one slope times the token's number, the same for every query (rank one); values a multiple of the identity. Both sizes
-        are fitted to the tables; the direct path stays.
+        Scores become one slope times the token's number, the same for every query (rank one); values a multiple of the
+        identity. Both sizes are fitted to the tables; the direct path stays.
         """
         n = self.vocab
         number = torch.arange(n, dtype=torch.float64) - (n - 1) / 2
@@ -134,6 +136,15 @@ class Bound:
     """Multiplications, roughly, that it took, the tables included."""
     brute: int
     """Multiplications, roughly, that trying every list takes."""
+
+    def grid(self) -> Grid:
+        """Which lists are known to be right, by their last and their largest token: 1, 0, or nothing where there are none."""
+        n = len(self.sure)
+        there = torch.arange(n)[:, None] <= torch.arange(n)[None]
+        values = torch.where(there, self.sure.float(), torch.nan)
+        return Grid(
+            values, ("last", "largest"), unit="known", title=f"Known right from the weights: {self}", scale="sequential"
+        )
 
     def __str__(self) -> str:
         return f"at least {self.share:.1%} of lists of {self.length}, at 1/{self.brute / max(self.work, 1):,.0f} of brute force"
@@ -206,4 +217,4 @@ def _lists(query: Tensor, second: Tensor, largest: int, first: int) -> Int[Tenso
 def _constant(head: Head) -> Float[Tensor, " vocab"]:
     """What the output's bias says, whatever the list."""
     w = head.model.weights
-    return (w[f"{head.path}.b_O"].double() @ w["logits.W_U"].double()).cpu()
+    return w[f"{head.path}.b_O"].cpu().double() @ w["logits.W_U"].cpu().double()

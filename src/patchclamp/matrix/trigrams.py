@@ -1,13 +1,13 @@
 """Skip-trigrams: what a head does with three tokens, and the mistakes it cannot help making.
 
-A head that sees `source ... query` and then makes `out` likelier is a skip-trigram, as in keep ... in mind (Elhage et al. 2021). How
-much it looks is a number of (query, source), the QK circuit; what it then says is a number of (source, out), the OV circuit. So a
-head that has keep ... in mind and keep ... at bay has keep ... in bay as well: no number belongs to all three tokens. Those cross terms
-are called bugs there.
+A head that sees `source ... query` and then makes `out` likelier is a skip-trigram, as in keep ... in mind (Elhage et al.
+2021). How much it looks is a number of (query, source), the QK circuit; what it then says is a number of (source, out), the
+OV circuit. So a head that has keep ... in mind and keep ... at bay has keep ... in bay as well: no number belongs to all
+three tokens. Those cross terms are called bugs there.
 
-The strength of a trigram is its OV entry times the share of attention that the source gets from the query against a bystander, a
-token of average score. It says what the head adds, not what the model says: the direct path knows (query, out) and may take a bug
-back in part.
+The strength of a trigram is its OV entry times the share of attention that the source gets from the query against a
+bystander, a token of average score. It says what the head adds, not what the model says: the direct path knows (query, out)
+and may take a bug back in part.
 """
 
 from __future__ import annotations
@@ -115,10 +115,11 @@ class Trigrams:
         return sorted(dict.fromkeys(found), key=lambda t: -t.strength)
 
     def grid(self, source: Word, queries: Sequence[Word], outs: Sequence[Word]) -> Grid:
-        """Strengths for one source: Grid(query, out). It is a product of a column and a row, whatever one would like it to be."""
+        """Strengths for one source: Grid(query, out). It is a product of a column and a row, whatever one would like it to
+        be."""
         (s,) = self.scores._ids(1, [source])
         q, o = self.scores._ids(0, queries), self.said._ids(1, outs)
-        values = self.scores.factored[q, s].full().sigmoid() @ self.said.factored[s, o].full()
+        values = (self.scores.factored[q, s].full().sigmoid() @ self.said.factored[s, o].full()).cpu()
         labels = {"query": [self.scores.words[0][i] for i in q], "out": [self.said.words[1][i] for i in o]}
         title = f"{self.scores.words[1][s]!r} ... query -> out, {self.said.title.removeprefix('OV circuit of ')}"
         return Grid(values, ("query", "out"), labels, "logits", title)

@@ -40,15 +40,16 @@ class Turn:
     capped: bool
     """Whether scores are pressed through a curve afterwards."""
     bias: float = 0.0
-    """What the place alone adds to the score of a key at this distance, beyond what it adds to the query's own token (ALiBi)."""
+    """What the place alone adds to the score of a key at this distance, beyond what it adds to the query's own token
+    (ALiBi)."""
 
     def queries(self, made: Float[Tensor, "row d_head"]) -> Float[Tensor, "row d_head"]:
         """Queries as scores are made of, from the matrix's output."""
-        return _divided(made, self.query_norm) @ self.query
+        return _divided(made, self.query_norm) @ self.query.to(made)
 
     def keys(self, made: Float[Tensor, "row d_head"]) -> Float[Tensor, "row d_head"]:
         """Keys as scores are made of, from the matrix's output."""
-        return _divided(made, self.key_norm) @ self.key
+        return _divided(made, self.key_norm) @ self.key.to(made)
 
 
 def turn(head: Head, distance: int = 0) -> Turn:
@@ -66,7 +67,7 @@ def turn(head: Head, distance: int = 0) -> Turn:
     d_head = head.weight("Q").shape[1]
     x = _vectors(head, 2 * d_head + 8)
     asked = _asked(head, x[:, None].expand(-1, 2, -1))
-    made = {letter: x.double() @ head._raw("W", letter).double() + head._raw("b", letter).double() for letter in "QK"}
+    made = {letter: _made(head, x, letter) for letter in "QK"}
     query_norm, first = _explained(head, "queries", made["Q"], asked["q"][:, 0])
     key_norm, key = _explained(head, "keys", made["K"], asked["k"][:, 0])
     query, bias = first, 0.0
@@ -95,8 +96,7 @@ def _checked(head: Head, distance: int, norm: str, query: Tensor, scale: float) 
     x = _vectors(head, 2, seed=1)
     asked = _asked(head, x[:, None].expand(-1, distance + 1, -1), TINY)
     seen = asked["q"][:, -1] / TINY
-    made = x.double() @ head._raw("W", "Q").double() + head._raw("b", "Q").double()
-    said = _divided(made, norm) @ query
+    said = _divided(_made(head, x, "Q"), norm) @ query
     if (said - seen).norm() > 10 * _slack(head) * seen.norm():
         raise Unserved(f"{head.path}: {distance} tokens on, queries are not turned {distance} times as far as one token on "
                        "(positions that are not rotary, or are rescaled in long prompts).")  # fmt: skip
@@ -132,8 +132,13 @@ def _asked(head: Head, x: Float[Tensor, "prompt pos d_model"], size: float = 1.0
     if size != 1.0:
         moved = moved.edit(Edit(sites[0], lambda value: size * value))
     run = moved.run(ordinary(head.model, *x.shape[:2]), sites, logits=False)
-    q, k, scores = (run[site].double().cpu() for site in sites)
+    q, k, scores = (run[site].cpu().double() for site in sites)
     return {"q": q[:, :, head.number], "k": k[:, :, head.shared], "scores": scores[:, head.number]}
+
+
+def _made(head: Head, x: Tensor, letter: str) -> Tensor:
+    """What the head's matrix makes of vectors, in double precision."""
+    return x.double() @ head._raw("W", letter).cpu().double() + head._raw("b", letter).cpu().double()
 
 
 def _vectors(head: Head, count: int, seed: int = 0) -> Tensor:
