@@ -162,13 +162,15 @@ class Factored:
 
     def top(self, n: int = 10, by: str = "largest") -> list[tuple[int, int, float]]:
         """The strongest entries as (row, column, value); `by` is "largest", "smallest" or "magnitude"."""
-        best = torch.empty(0, dtype=self.left.dtype, device=self.left.device)
-        where = torch.empty(0, dtype=torch.long, device=self.left.device)
+        best, where = self.left.new_empty(0), torch.empty(0, dtype=torch.long, device=self.left.device)
         for first, block in self.blocks():
             flat = block.flatten()
-            found = _key(flat, by).topk(min(n, flat.numel())).indices
-            values = torch.cat([best, flat[found]])
-            places = torch.cat([where, found + first * self.shape[1]])
+            keys = _key(flat, by)
+            if len(best) == n:  # nearly all entries are below the n-th best so far, and need no sorting
+                found = (keys > _key(best, by).min()).nonzero()[:, 0]
+            else:
+                found = keys.topk(min(n, flat.numel())).indices
+            values, places = torch.cat([best, flat[found]]), torch.cat([where, found + first * self.shape[1]])
             kept = _key(values, by).topk(min(n, values.numel())).indices
             best, where = values[kept], places[kept]
         return [(int(i) // self.shape[1], int(i) % self.shape[1], float(v)) for i, v in zip(where, best)]

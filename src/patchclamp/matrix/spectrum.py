@@ -104,9 +104,12 @@ def directions(model: Model, site: str | Site, n: int = 8, side: str = "written"
     random = peaked(drawn @ ending)
     names = [f"{i} ({s:.3g})" for i, s in enumerate(found.S[:n].tolist())]
     usual, rare = float(random.mean()), float(random.quantile(0.95))
-    return Grid(torch.stack(cells, 1).cpu(), ("direction", "end"), {"direction": names, "end": ["+", "−"]},
-                "standard deviations", f"What is {side} by {site}", f"Random directions: {usual:.1f}, one in twenty above {rare:.1f}.",
-                scale="sequential", text=list(map(list, zip(*text))), baseline={"random": usual, "random, 95 %": rare})  # fmt: skip
+    note = f"Random directions: {usual:.1f}, one in twenty above {rare:.1f}."
+    return Grid(
+        torch.stack(cells, 1).cpu(), ("direction", "end"), {"direction": names, "end": ["+", "−"]}, "standard deviations",
+        f"What is {side} by {site}", note, "sequential", list(map(list, zip(*text))),
+        baseline={"random": usual, "random, 95 %": rare},
+    )  # fmt: skip
 
 
 def peaked(logits: Float[Tensor, "row vocab"]) -> Float[Tensor, " row"]:
