@@ -6,7 +6,7 @@ import torch
 import attention_only
 import patchclamp as pc
 import zoo
-from patchclamp.core.errors import Unserved, WrongAxis
+from patchclamp.core.errors import UnknownSite, Unserved, WrongAxis
 from patchclamp.matrix.circuit import direct, ov, qk, reading
 from patchclamp.matrix.sources import neurons, positions, stream, tokens
 
@@ -98,6 +98,14 @@ def test_circuits_end_in_neurons_and_begin_in_them(llama):
     assert torch.allclose(
         said.factored.full(), llama.weights["blocks.1.mlp.W_out"] @ llama.weights.folded()["logits.W_U"], atol=1e-5
     )
+    with zoo.quiet():
+        parallel = pc.load(zoo.build("gpt_neox"))
+    assert ov(parallel, "blocks.0.attn.z[head=1]", to="blocks.1.mlp.W_in").factored.shape == (99, 96)
+    with pytest.raises(Unserved, match="a parallel block"):
+        ov(parallel, "blocks.0.attn.z[head=1]", to="blocks.0.mlp.W_in")
+    assert ov(llama, "blocks.0.attn.z[head=1]", to="blocks.0.mlp.W_in").factored.shape == (99, 96)
+    with pytest.raises(UnknownSite, match="Did you mean"):
+        ov(llama, "blocks.0.attn.z[head=1]", to="blocks.1.mlp.W_on")
     with pytest.raises(Unserved, match="does not read the stream"):
         ov(llama, "blocks.0.attn.z[head=1]", to="blocks.1.mlp.W_out")
 

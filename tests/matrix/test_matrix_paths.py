@@ -5,7 +5,7 @@ import torch
 
 import attention_only
 import patchclamp as pc
-from patchclamp.core.errors import Unserved
+from patchclamp.core.errors import Unserved, WrongAxis
 from patchclamp.matrix.frozen import Frozen
 from patchclamp.matrix.paths import LONGER, count, expand, group, last, list_paths, order, source, virtual
 
@@ -87,6 +87,14 @@ def test_too_many_paths_and_other_metrics_are_refused(monkeypatch):
     model = attention_only.drawn()
     with pytest.raises(Unserved, match="a logit or a difference of two"):
         expand(model, IDS, pc.prob(3))
+    with pytest.raises(Unserved, match="not to a my_own"):
+
+        def my_own(logits):
+            return logits[:, -1, 0]
+
+        expand(model, IDS, my_own)
+    with pytest.raises(WrongAxis, match="does not come after"):
+        virtual(model, IDS, "blocks.1.attn.z[head=1]", "blocks.0.attn.z[head=1]")
     monkeypatch.setattr("patchclamp.matrix.paths.MOST", 10)
     with pytest.raises(Unserved, match="order=2"):
         expand(model, IDS, pc.logit(3))

@@ -52,16 +52,14 @@ class Circuit:
 
     def grid(self, rows: Iterable[Word] | None = None, columns: Iterable[Word] | None = None) -> Grid:
         """The part of some rows and columns, by word or number; by default those with the largest entries."""
-        if rows is None or columns is None:
-            best = self.factored.top(SHOWN, "magnitude") if rows is None and columns is None else []
-            chosen_rows = list(dict.fromkeys(r for r, _, _ in best)) if rows is None and best else self._ids(0, rows)
-            chosen_columns = list(dict.fromkeys(c for _, c, _ in best)) if columns is None and best else self._ids(1, columns)
-            if not best:
-                part = self.factored[chosen_rows, chosen_columns]
-                top = list(dict.fromkeys((c if columns is None else r) for r, c, _ in part.top(4 * SHOWN, "magnitude")))[:SHOWN]
-                chosen_rows, chosen_columns = (chosen_rows, top) if columns is None else (top, chosen_columns)
-        else:
-            chosen_rows, chosen_columns = self._ids(0, rows), self._ids(1, columns)
+        chosen_rows, chosen_columns = (None if c is None else self._ids(i, c) for i, c in enumerate((rows, columns)))
+        part = self.factored[
+            slice(None) if chosen_rows is None else chosen_rows, slice(None) if chosen_columns is None else chosen_columns
+        ]
+        if chosen_rows is None or chosen_columns is None:
+            best = part.top(SHOWN if rows is columns else 4 * SHOWN, "magnitude")
+            chosen_rows = chosen_rows or list(dict.fromkeys(r for r, _, _ in best))[:SHOWN]
+            chosen_columns = chosen_columns or list(dict.fromkeys(c for _, c, _ in best))[:SHOWN]
         labels = {
             a: [self.words[i][j] for j in ids] for i, (a, ids) in enumerate(zip(self.axes, (chosen_rows, chosen_columns)))
         }
@@ -114,11 +112,8 @@ class Circuit:
     def __rich__(self) -> Any:
         return self.grid().__rich__()
 
-    def _ids(self, axis: int, chosen: Iterable[Word] | None) -> list[int]:
-        words = self.words[axis]
-        if chosen is None:
-            return list(range(len(words)))
-        found = []
+    def _ids(self, axis: int, chosen: Iterable[Word]) -> list[int]:
+        words, found = self.words[axis], []
         for word in chosen:
             if isinstance(word, str) and word not in words:
                 raise WrongAxis(f'the axis "{self.axes[axis]}" has no entry {word!r}.')
@@ -170,12 +165,7 @@ def ov(model: Model, *heads: str | Site, source: Source | None = None, to: str =
     >>> ov(model, "blocks.1.attn.z[head=2]", "blocks.3.attn.z[head=0]")
     Circuit(OV circuit of 1.2, 3.0: 1097 source x 1097 logit, through 16)
     """
-    if not heads:
-        raise WrongAxis("an OV circuit is of one head, or of several in a row; name at least one.")
-    chain = [Head.of(model, h) for h in heads]
-    for one, other in zip(chain, chain[1:]):
-        if one.layer >= other.layer:
-            raise WrongAxis(f"{other.name} does not come after {one.name}, so it cannot read what that one writes.")
+    chain = Head.chain(model, heads)
     source = source or tokens(model)
     made = Factored(source.read(chain[0], "V"), chain[0].output)
     for one, other in zip(chain, chain[1:]):
@@ -219,7 +209,7 @@ def reading(model: Model, to: str, layer: int) -> Tensor:
         single(model)
         norm, last = model.anatomy.main.norm if height(model) else "", height(model)
     else:
-        block = model.anatomy.block(path.path)
+        block = model.anatomy.block(model.weights.places(path)[0])
         write = block.write(str(path.parts[-2]))
         if write is None or str(path.parts[-1]) not in ("W_in", "W_gate"):
             raise Unserved(f"{to} does not read the stream; logits.W_U, blocks.i.mlp.W_in and W_gate do.")
@@ -236,7 +226,9 @@ def reading(model: Model, to: str, layer: int) -> Tensor:
 def _reader(model: Model, to: str, head: Head | None, layer: int = 0) -> tuple[Tensor, Sequence[str]]:
     """What reads the stream behind a head, or from a block on, and words for its columns."""
     start = layer if head is None else head.layer + 1
-    inside = to != "logits.W_U" and head is not None and model.anatomy.block(to) is head.block
+    inside = to != "logits.W_U" and head is not None and model.anatomy.block(model.weights.places(to)[0]) is head.block
+    if inside and head is not None and not head.block.mid_after:
+        raise Unserved(f"{to} reads the same stream as {head.name}, not what that writes (a parallel block).")
     weight = reading(model, to, head.layer if inside and head is not None else start)
     factor = 1.0 if head is None or inside else after(head, f"what {head.name} writes")
     weight = weight * (factor[:, None] if isinstance(factor, Tensor) else factor)

@@ -8,6 +8,7 @@ norm divides by depends on all heads together and is left out. Query heads that 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -68,6 +69,17 @@ class Head:
         ]
         if not found:
             raise Unserved(f"{model.name} has no attention head that is made of single matrices.")
+        return found
+
+    @classmethod
+    def chain(cls, model: Model, sites: Sequence[str | Site]) -> list[Head]:
+        """Heads of which each can read what the one before writes."""
+        if not sites:
+            raise WrongAxis("name at least one head, or several in a row.")
+        found = [Head.of(model, site) for site in sites]
+        for one, other in zip(found, found[1:]):
+            if one.layer >= other.layer:
+                raise WrongAxis(f"{other.name} does not come after {one.name}, so it cannot read what that one writes.")
         return found
 
     @property

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from patchclamp.core.errors import Unserved
 from patchclamp.core.grid import Grid
-from patchclamp.core.metric import Metric
+from patchclamp.core.metric import Metric, called
 from patchclamp.core.progress import progress
 from patchclamp.matrix.frozen import Frozen, Stream
 from patchclamp.matrix.head import Head
@@ -147,7 +147,7 @@ def virtual(model: Model, prompt: Prompt, *heads: str) -> Grid:
     >>> bool(torch.allclose(pattern.values.sum(-1), torch.ones(15), atol=1e-4))
     True
     """
-    chain = [Head.of(model, h) for h in heads]
+    chain = Head.chain(model, heads)
     run = model.run(prompt, list(dict.fromkeys(f"{h.path}.pattern" for h in chain)))
     if run.tokens.shape[0] != 1:
         raise Unserved("a virtual head's pattern is shown for one prompt at a time.")
@@ -161,9 +161,9 @@ def virtual(model: Model, prompt: Prompt, *heads: str) -> Grid:
 
 def _direction(frozen: Frozen, metric: Metric) -> tuple[Float[Tensor, "batch d_model"], Float[Tensor, " batch"]]:
     """How the metric reads what the unembedding reads, and what it is of nothing."""
-    if metric.name not in ("logit", "logit difference"):
+    if called(metric)[0] not in ("logit", "logit difference"):
         raise Unserved(
-            f"paths add up to a logit or a difference of two, not to a {metric.name}; use pc.logit or pc.logit_diff."
+            f"paths add up to a logit or a difference of two, not to a {called(metric)[0]}; use pc.logit, pc.logit_diff."
         )
     W_U, rows = frozen.model.weights["logits.W_U"].float(), torch.arange(len(frozen.run.last))
     gain, bias = (

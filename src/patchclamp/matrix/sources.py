@@ -66,11 +66,6 @@ class Source:
         right = head.output * after(head, f"what {head.name} writes")
         return replace(self, left=left, right=right, layer=head.layer + 1, biased=False, passed=(*self.passed, head.name))
 
-    def at(self, layer: int) -> Float[Tensor, "row d_model"]:
-        """The rows as they stand at the input of a later block, if nothing else acts on them."""
-        factor = carried(self.model, self.layer, layer, f"the way to block {layer}")
-        return torch.cat(list(self._some())) * factor
-
     def _some(self) -> Iterator[Tensor]:
         step = max(BLOCK // (self.left if self.right is None else self.right).shape[1], 1)
         for first in range(0, len(self), step):

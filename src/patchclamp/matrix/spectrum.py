@@ -37,7 +37,8 @@ def matrix(model: Model, site: str | Site) -> Factored:
         head = Head.of(model, Site((*path.parts[:-1], "z"), path.index))
         return head.ov if last == "z" else head.qk
     if last in ("W_in", "W_gate"):
-        weight = reading(model, path.path, model.anatomy.main.blocks.index(model.anatomy.block(path.path)))
+        block = model.anatomy.block(model.weights.places(path.bare())[0])
+        weight = reading(model, path.path, model.anatomy.main.blocks.index(block))
     elif last == "W_out":
         weight = model.weights[path].float()
     else:
