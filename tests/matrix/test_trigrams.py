@@ -5,10 +5,10 @@ import torch
 
 import attention_only
 from patchclamp.core.errors import WrongToken
-from patchclamp.matrix.circuit import direct
 from patchclamp.matrix.trigrams import Trigrams
-from small_worlds import AT, BAY, FAST, HOLD, IN, KEEP, MIND, PLACE, RULES, WANTED, bigrams, plain, skip_trigrams
+from patchclamp.matrix.worlds import AT, BAY, FAST, HOLD, IN, KEEP, MIND, PLACE, RULES, ending, skip_trigrams
 
+WANTED = [(word, query, out) for (word, query), out in RULES.items()]
 HEAD = "blocks.0.attn.z[head=0]"
 
 
@@ -17,23 +17,8 @@ def taught():
     return skip_trigrams()
 
 
-def said(model, source, query):
-    """Next-token probabilities after source, fillers and query."""
-    return model.run(torch.tensor([[0, source, 1, 2, 3, query]])).logits[0, -1].softmax(-1)
-
-
-def test_a_model_without_layers_is_the_table_of_bigrams():
-    model, table = bigrams()
-    made = direct(model).factored.full().log_softmax(-1)
-    assert float((table * (table.log() - made)).sum(-1).mean()) < 0.02
-    import patchclamp as pc
-
-    untrained = direct(pc.load(plain(layers=0).eval())).factored.full().log_softmax(-1)  # the control
-    assert float((table * (table.log() - untrained)).sum(-1).mean()) > 0.5
-
-
 def test_rules_that_were_taught_are_the_strongest_of_their_sources(taught):
-    assert all(said(taught, source, query)[out] > 0.8 for (source, query), out in RULES.items())
+    assert all(ending(taught, source, query)[out] > 0.8 for (source, query), out in RULES.items())
     found = Trigrams.of(taught, HEAD)
     for source, mine in ((KEEP, {MIND, BAY}), (HOLD, {PLACE, FAST})):
         outs = found.said.row(source).values
@@ -58,7 +43,7 @@ def test_the_bugs_are_there_in_the_weights_and_in_what_the_model_says(taught):
         source, query, bug = int(b.source), int(b.query), int(b.out)
         other = [o for o in range(8, 16) if o not in (bug, RULES[source, query])]
         assert (
-            said(taught, source, query)[bug] > 1.3 * said(taught, source, query)[other].max()
+            ending(taught, source, query)[bug] > 1.3 * ending(taught, source, query)[other].max()
         )  # never in the data, and said above the rest
     grid = found.grid(KEEP, [IN, AT], [MIND, BAY])
     assert torch.linalg.matrix_rank(grid.values, atol=1e-3) == 1  # a product, whatever one would like
