@@ -90,6 +90,21 @@ def test_several_heads_are_a_virtual_head():
         ov(model, "blocks.1.attn.z[head=1]", "blocks.1.attn.z[head=2]")
 
 
+def test_keys_through_the_previous_token_head_match_the_query_in_a_published_model(shared):
+    """An induction head asks which token came before: under a query, the key that its own token passes on scores highest."""
+    model, own = attention_only.induction(shared), torch.arange(128)
+    for reader in (1, 2, 3):
+        for writer in range(4):
+            passed = tokens(model).through(f"blocks.0.attn.z[head={writer}]")
+            found = qk(model, f"blocks.1.attn.z[head={reader}]", key=passed)
+            match = float((found.factored.argmax() == own).float().mean())
+            assert match > 0.5 if writer == 2 else match < 0.05, (reader, writer)
+    pos = positions(model, 40)
+    places = qk(model, "blocks.0.attn.z[head=2]", pos, pos).factored.full()
+    places = places.masked_fill(torch.ones_like(places).triu(1).bool(), -torch.inf)[1:]
+    assert (places.argmax(1) == torch.arange(39)).float().mean() > 0.6  # and that head looks one back, by places alone
+
+
 def test_circuits_end_in_neurons_and_begin_in_them(llama):
     found = ov(llama, "blocks.0.attn.z[head=1]", to="blocks.1.mlp.W_in")
     assert found.axes == ("source", "neuron") and found.unit == "pre-activation"

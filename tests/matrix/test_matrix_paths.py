@@ -61,17 +61,16 @@ def test_norms_hold_the_scale_they_had():
         assert grid.baseline["metric"] == pytest.approx(float(run.logits[0, -1, 7] - run.logits[0, -1, 8]), abs=1e-4)
 
 
-def test_what_is_longer_than_asked_is_one_term(town):
-    clean = "When Mary and John went to the store, John gave a drink to"
-    metric = pc.logit_diff(" Mary", " John")
-    whole, short = expand(town, clean, metric), expand(town, clean, metric, order=1)
+def test_what_is_longer_than_asked_is_one_term():
+    model = attention_only.drawn(layers=3, norm="rms", d_mlp=8, bias=False)
+    whole, short = (expand(model, IDS, pc.logit_diff(7, 8), order=n) for n in (None, 1))
     rest = group(whole, order)
-    assert rest.words("path") == ["no head", "1 head", "2 heads", "3 heads", "4 heads"]
-    assert short.words("path")[-1] == LONGER
+    assert rest.words("path") == ["no head", "1 head", "2 heads", "3 heads"]
+    assert short.words("path")[-1] == LONGER and whole.words("path")[-1] != LONGER
     assert float(short.values[-1]) == pytest.approx(float(rest.values[2:].sum()), abs=1e-3)
     assert abs(float(short.values.sum()) - short.baseline["metric"]) < 1e-3
-    assert set(group(short, source).words("path")) == {"embedding", "mlp 0", "mlp 1", "mlp 2", "mlp 3", LONGER}
-    assert len(short.picture().labels) == 20
+    assert group(short, source).words("path") == ["embedding", "mlp 0", "mlp 1", "mlp 2", LONGER]
+    assert len(whole.picture().labels) == 20
 
 
 def test_several_prompts_are_averaged_and_kept_apart():
