@@ -34,6 +34,7 @@ def test_paths_of_the_published_model_add_up_to_its_logits(shared):
     assert count(frozen) == 25 and (total - model.run(ids).logits).abs().max() < 1e-4
     grid = expand(model, ids[:, :-10], pc.logit(int(half[10])))  # the next token, if the repeat goes on
     by_last = group(grid, last)
+    assert by_last.words("path") == ["straight on", *(f"{i}.{h}" for i in (0, 1) for h in range(4))]
     assert (
         by_last.top(3)[0][0]["path"] in ("1.1", "1.2", "1.3") and abs(float(grid.values.sum()) - grid.baseline["metric"]) < 1e-4
     )

@@ -5,6 +5,7 @@ import torch
 
 import attention_only
 import patchclamp as pc
+import zoo
 from patchclamp.core.errors import Unserved
 from patchclamp.matrix.scores import composition, copying
 from patchclamp.matrix.sources import effective
@@ -25,10 +26,19 @@ def written(letters=("q", "k", "v")):
 @pytest.mark.parametrize("letter", ["q", "k", "v"])
 def test_composition_is_found_where_it_was_written(letter):
     grid = composition(written(letter), letter)
-    row = grid.at(reader="1.0").values[:2]
-    assert row.argmax() == 1 and row[0] < 0 and grid.details["score"][2, 0] < 1e-6
-    assert grid.details["above"][2, 1] > 8
-    assert grid.values[:2].isnan().all() and grid.values[:, 2:].isnan().all()  # heads compose with earlier ones alone
+    row = grid.at(reader="1.0").values
+    assert row.argmax() == 1 and row[0] < 0 and grid.details["score"][0, 0] < 1e-6
+    assert grid.details["above"][0, 1] > 8
+
+
+def test_heads_compose_with_earlier_ones_alone():
+    grid = composition(attention_only.drawn(layers=3, heads=2), "v")
+    assert grid.words("reader") == ["1.0", "1.1", "2.0", "2.1"] and grid.words("writer") == ["0.0", "0.1", "1.0", "1.1"]
+    assert grid.values[:2, 2:].isnan().all() and not grid.values[2:].isnan().any() and not grid.values[:, :2].isnan().any()
+    with pytest.raises(Unserved, match="one layer of heads"):
+        composition(attention_only.drawn(layers=1))
+    with pytest.raises(Unserved, match="heads of different width"):
+        composition(pc.load(zoo.build("gemma4_text")))
 
 
 def test_the_score_is_that_of_the_dense_matrices():
@@ -41,7 +51,7 @@ def test_the_score_is_that_of_the_dense_matrices():
     W_OV = (W_V - W_V.mean(0)) @ model.weights["blocks.0.attn.W_O[head=1]"]
     for letter, M in (("q", W_Q @ W_K.T), ("k", W_K @ W_Q.T)):
         by_hand = (W_OV @ M).norm() / (W_OV.norm() * M.norm())
-        assert float(composition(model, letter, draws=2).details["score"][5, 1]) == pytest.approx(float(by_hand), rel=1e-4)
+        assert float(composition(model, letter, draws=2).details["score"][2, 1]) == pytest.approx(float(by_hand), rel=1e-4)
 
 
 def test_random_pairs_score_as_chance_has_it():
@@ -49,8 +59,8 @@ def test_random_pairs_score_as_chance_has_it():
     model = attention_only.drawn(d_model=32)
     grid = composition(model, "k", draws=400)
     square = grid.details["random"].square() + grid.details["spread"].square()
-    assert torch.allclose(square[3:, :3], torch.full((3, 3), 1 / 32), rtol=0.1)
-    assert grid.values[3:, :3].abs().max() < 0.1 and grid.details["above"][3:, :3].abs().max() < 6
+    assert torch.allclose(square, torch.full((3, 3), 1 / 32), rtol=0.1)
+    assert grid.values.abs().max() < 0.1 and grid.details["above"].abs().max() < 6
 
 
 def test_the_induction_heads_of_a_published_model_compose_with_its_previous_token_head(shared):
@@ -61,8 +71,8 @@ def test_the_induction_heads_of_a_published_model_compose_with_its_previous_toke
         where, value = row.top(1)[0]
         assert where == {"writer": "0.2"} and value > 0.2
         assert row.values[[0, 1, 3]].max() < 0
-    assert grid.details["above"][5:, 2].min() > 15
-    assert (composition(model, "v").values[4:, 2] < 0).all()  # it composes as keys, not as values
+    assert grid.details["above"][1:, 2].min() > 15
+    assert (composition(model, "v").values[:, 2] < 0).all()  # it composes as keys, not as values
     assert (copying(model).values[1] > 0.99).all()  # and what they find they copy
     assert grid.picture().title.startswith("K-composition")
 
@@ -96,5 +106,5 @@ def test_no_other_input_is_asked_for(town):
 
 
 def test_grouped_heads_and_norms_are_served(llama):
-    assert composition(llama, "v", draws=2).shape == {"reader": 8, "writer": 8}
-    assert not pc.Grid.at(composition(llama, "q", draws=2), reader="1.3").values[:4].isnan().any()
+    assert composition(llama, "v", draws=2).shape == {"reader": 4, "writer": 4}
+    assert not composition(llama, "q", draws=2).values.isnan().any()

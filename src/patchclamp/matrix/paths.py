@@ -12,6 +12,7 @@ circuits'.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 
 import torch
@@ -116,7 +117,7 @@ def group(grid: Grid, by: Callable[[str], str]) -> Grid:
     ('1.3', 'straight on')
     """
     kinds = list(dict.fromkeys(by(name) for name in grid.words("path")))
-    kinds.sort(key=lambda k: k in (LONGER, ENDING))
+    kinds = [kind for _, kind in sorted((_place(kind, i), kind) for i, kind in enumerate(kinds))]
     member = torch.tensor([[by(name) == k for name in grid.words("path")] for k in kinds]).to(grid.values)
     each = None if grid.each is None else grid.each @ member.T
     return Grid(member @ grid.values, ("path",), {"path": kinds}, grid.unit, f"{grid.title}, by {by.__name__}", each=each,
@@ -157,6 +158,14 @@ def virtual(model: Model, prompt: Prompt, *heads: str) -> Grid:
     words = [f"{i} {w.strip()}" for i, w in enumerate(run.words[0])]
     title = f"Virtual head {', '.join(h.name for h in chain)}"
     return Grid(made.cpu(), ("query", "key"), {"query": words, "key": words}, "attention", title, scale="sequential")
+
+
+def _place(kind: str, seen: int) -> tuple[int, int, int]:
+    """Where a group stands: heads by layer and number after what is no head, what has no path of its own at the end."""
+    head = re.fullmatch(r"(\d+)\.(\d+)", kind)
+    if kind in (LONGER, ENDING):
+        return 2, seen, 0
+    return (1, int(head[1]), int(head[2])) if head else (0, seen, 0)
 
 
 def _direction(frozen: Frozen, metric: Metric) -> tuple[Float[Tensor, "batch d_model"], Float[Tensor, " batch"]]:

@@ -45,13 +45,14 @@ def copying(model: Model, source: Source | None = None, draws: int = 20, seed: i
     if not heads:
         raise Unserved(f"no head comes after block {source.layer - 1}, where this source enters.")
     generator = torch.Generator().manual_seed(seed)
-    rank = heads[0].output.shape[0]
+    rank = max(h.output.shape[0] for h in heads)
     turns = [tuple(orthogonal(model.width, rank, generator).double() for _ in range(2)) for _ in range(draws)]
     layers = {layer: [h for h in heads if h.layer == layer] for layer in dict.fromkeys(h.layer for h in heads)}
     found: dict[tuple[int, int], list[float]] = {}
     for layer, here in progress(layers.items(), len(layers), "copying"):
         table = _table(here[0], source)
-        turned = [right.T @ table @ left for left, right in turns]
+        width = here[0].output.shape[0]
+        turned = [right[:, :width].T @ table @ left[:, :width] for left, right in turns]
         found |= {(layer, head.number): _copies(head, table, turned) for head in here}
     made, labels = _laid_out(found)
     score, random, spread = made.unbind(-1)
@@ -98,28 +99,27 @@ def composition(model: Model, into: str = "k", draws: int = 20, seed: int = 0) -
 
     >>> from patchclamp.matrix.scores import composition
     >>> composition(model, "k").shape
-    {'reader': 32, 'writer': 32}
+    {'reader': 24, 'writer': 24}
     """
     if into not in INTO:
         raise ValueError(f'into is "q", "k" or "v", not {into!r}.')
     heads = Head.all(model)
-    writers = [_written(h) for h in heads]
-    readers = [_looks(h, into) for h in heads]
-    if len({w.shape for _, w in writers}) > 1:
+    lowest, highest = min(h.layer for h in heads), max(h.layer for h in heads)
+    writing, listening = [h for h in heads if h.layer < highest], [h for h in heads if h.layer > lowest]
+    if not writing:
+        raise Unserved(f"{model.name} has one layer of heads, so none can read what another writes.")
+    writers, readers = [_written(h) for h in writing], [_looks(h, into) for h in listening]
+    if len({b.shape for _, b in writers} | {a.T.shape for a, _ in readers}) > 1:
         raise Unserved(f"{model.name} has heads of different width; their pairs are compared one by one with Factored.norm().")
-    score = _products(heads, writers, readers)
+    score = _products(writing, listening, writers, readers).T
     tops, bottoms = (torch.stack([_singular(a, b) for a, b in side]) for side in (writers, readers))
-    drawn = _random(tops, bottoms, model.width, draws, seed)
-    later = torch.tensor([[reader.layer > writer.layer for writer in heads] for reader in heads])
+    drawn = torch.where(score.isnan().T, torch.nan, _random(tops, bottoms, model.width, draws, seed))
     mean, spread = drawn.mean(0).T, drawn.std(0).T
-    cells = [
-        torch.where(later, c, torch.nan).float() for c in (score.T, mean, spread, (score.T - mean) / spread.clamp(min=1e-9))
-    ]
-    names = [h.name for h in heads]
-    return Grid(cells[0] - cells[1], ("reader", "writer"), {"reader": names, "writer": names}, "score above random",
-                f"{into.upper()}-composition: what a head writes, as another's {INTO[into]}",
+    cells = [c.float() for c in (score - mean, score, mean, spread, (score - mean) / spread.clamp(min=1e-9))]
+    return Grid(cells[0], ("reader", "writer"), {"reader": [h.name for h in listening], "writer": [h.name for h in writing]},
+                "score above random", f"{into.upper()}-composition: what a head writes, as another's {INTO[into]}",
                 "Random pairs have the same singular values.",
-                details=dict(zip(("score", "random", "spread", "above"), cells)))  # fmt: skip
+                details=dict(zip(("score", "random", "spread", "above"), cells[1:])))  # fmt: skip
 
 
 def _written(head: Head) -> tuple[Tensor, Tensor]:
@@ -134,22 +134,27 @@ def _looks(head: Head, into: str) -> tuple[Tensor, Tensor]:
     return head.weight(one).cpu().double(), head.weight(other).T.cpu().double()
 
 
-def _products(heads: list[Head], writers: list, readers: list) -> Float[Tensor, "writer reader"]:
-    """|A B| / (|A| |B|) for every pair of layers, through matrices no wider than a head."""
+def _products(writing: list[Head], listening: list[Head], writers: list, readers: list) -> Float[Tensor, "writer reader"]:
+    """|A B| / (|A| |B|) for every pair of layers, through matrices no wider than a head; not a number where none can read."""
     before = torch.stack([torch.linalg.qr(a, mode="r")[1] for a, _ in writers])
-    behind = torch.stack([torch.linalg.qr(b.T, mode="r")[1].T for _, b in readers])
-    output, inward = torch.stack([b for _, b in writers]), torch.stack([a for a, _ in readers])
-    found = torch.full((len(heads), len(heads)), torch.nan, dtype=torch.float64)
-    layers = {layer: [i for i, h in enumerate(heads) if h.layer == layer] for layer in dict.fromkeys(h.layer for h in heads)}
-    pairs = [(one, other) for one in layers for other in layers if one < other]
+    output = torch.stack([b for _, b in writers])
+    looks = torch.stack([a @ torch.linalg.qr(b.T, mode="r")[1].T for a, b in readers])
+    found = torch.full((len(writing), len(listening)), torch.nan, dtype=torch.float64)
+    low, high = _by_layer(writing), _by_layer(listening)
+    pairs = [(one, other) for one in low for other in high if one < other]
     for one, other in progress(pairs, len(pairs), "composition"):
-        w, r = layers[one], layers[other]
-        way = after(heads[w[0]], "it") * carried(heads[0].model, one + 1, other, "it")
+        w, r = low[one], high[other]
+        way = after(writing[w[0]], "it") * carried(writing[0].model, one + 1, other, "it")
         written = before[w] @ (output[w] * (way.cpu().double() if isinstance(way, Tensor) else way))
-        steps = torch.einsum("wid,rdj->wrij", written, inward[r] @ behind[r])
-        sizes = written.flatten(1).norm(dim=1)[:, None] * (inward[r] @ behind[r]).flatten(1).norm(dim=1)[None]
+        steps = torch.einsum("wid,rdj->wrij", written, looks[r])
+        sizes = written.flatten(1).norm(dim=1)[:, None] * looks[r].flatten(1).norm(dim=1)[None]
         found[torch.tensor(w)[:, None], torch.tensor(r)[None]] = steps.flatten(2).norm(dim=2) / sizes.clamp(min=1e-30)
     return found
+
+
+def _by_layer(heads: list[Head]) -> dict[int, list[int]]:
+    """The places in the list of each layer's heads."""
+    return {layer: [i for i, h in enumerate(heads) if h.layer == layer] for layer in dict.fromkeys(h.layer for h in heads)}
 
 
 def _random(
