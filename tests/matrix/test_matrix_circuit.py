@@ -27,6 +27,8 @@ FAMILIES = [
     "mpt",
     "gptj",
     "stablelm",
+    "persimmon",
+    "gpt_oss",
 ]
 
 

@@ -11,7 +11,7 @@ from patchclamp.matrix.head import Head
 from patchclamp.matrix.sources import effective, neurons, positions, stream, tokens
 
 
-@pytest.mark.parametrize("kind", ["gpt2", "llama", "gemma2", "granite", "opt"])
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "gemma2", "granite", "opt", "bloom", "modernbert-decoder"])
 def test_tokens_enter_as_the_model_has_them(kind):
     with zoo.quiet():
         model = pc.load(zoo.build(kind))

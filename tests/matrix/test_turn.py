@@ -28,13 +28,15 @@ def test_rotary_positions_turn_by_their_angles():
         by_hand = cos + torch.cat(
             [torch.cat([torch.zeros(2, 2), sin.diag()], 1), torch.cat([-sin.diag(), torch.zeros(2, 2)], 1)]
         )
-        assert torch.allclose(found.query, by_hand, atol=1e-4) and torch.allclose(found.key, torch.eye(4), atol=1e-4)
-    assert found.scale == 0.5 and not found.capped and found.query_norm == ""
+        assert torch.allclose(found.query[:4], by_hand, atol=1e-4) and torch.allclose(found.key[:4], torch.eye(4), atol=1e-4)
+        assert found.query[4].abs().max() < 1e-5 and found.key[4].abs().max() < 1e-5
+    assert found.scale == 0.5 and not found.capped and found.query_norm.kind == ""
 
 
 def test_norms_of_queries_scales_caps_and_slopes_are_found():
-    assert asked("qwen3").query_norm == "length" and asked("llama").query_norm == ""
+    assert asked("qwen3").query_norm.kind == "length" and asked("llama").query_norm.kind == ""
     assert asked("granite").scale != asked("llama").scale == 0.25
+    assert asked("persimmon").query_norm.kind == "spread"
     loud = asked("gemma2", attn_logit_softcapping=0.2)
     assert loud.capped and loud.scale == pytest.approx(256**-0.5, rel=1e-3) and not asked("gpt2").capped
     assert (

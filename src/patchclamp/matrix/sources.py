@@ -3,7 +3,8 @@
 Tokens (what the embedding puts into the stream), positions (where a model learns a vector for each), neurons (what each
 writes), a stream read from a run, and any of these as an earlier head passes them on. How tokens and positions enter is found
 by asking: the stream at the first block, on a few random tokens, is taken apart into a multiple of the embedding and one
-vector a position. Where that does not hold (a norm of the embedding, as in BERT), it is refused.
+vector a position. Where that does not hold, tokens are asked for one by one, if each enters in a way of its own (a norm of
+the embedding, as in bloom); if places matter as well, as in BERT, it is refused.
 
 With a norm before a head, a row is divided by its own length, as if nothing else stood in the stream. For tokens at the first
 block of a model without learned positions that is what the model does; further up it is a convention.
@@ -19,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchclamp.core.errors import ShapeMismatch, Unserved
+from patchclamp.core.progress import progress
 from patchclamp.core.site import Site
 from patchclamp.matrix.factored import BLOCK
 from patchclamp.matrix.head import Head, after, carried, height, norm_before
@@ -89,11 +91,12 @@ def tokens(model: Model, pos: int | None = None) -> Source:
     (1097, ' Mary')
     """
     embedding = model.weights["embed.W_E"]
+    words = model.run_reader.vocabulary(len(embedding))
+    if height(model) and _alone(model):
+        return Source(model, _each(model, f"{model.anatomy.main.blocks[0].path}.in"), "token", words)
     factor, places = _entry(model, 1 if pos is None else pos + 1)
     rows = embedding.float() * factor
-    if pos is not None:
-        rows = rows + places[pos]
-    return Source(model, rows, "token", model.run_reader.vocabulary(len(rows)))
+    return Source(model, rows if pos is None else rows + places[pos], "token", words)
 
 
 def positions(model: Model, count: int) -> Source:
@@ -126,17 +129,42 @@ def effective(model: Model, site: str | Site = "blocks.0.out") -> Source:
     path = Site.parse(site)
     if path.layer is None or path.parts[-1] != "out" or len(path.parts) != 3:
         raise Unserved(f"an effective embedding is the output of a block, blocks.0.out; not {site}.")
-    size = model.weights["embed.W_E"].shape[0]
-    made = []
-    for first in range(0, size, 1024):
-        ids = torch.arange(first, min(first + 1024, size))[:, None]
-        made.append(model.run(ids, path, logits=False)[path][:, 0].float())
-    return Source(model, torch.cat(made), "token", model.run_reader.vocabulary(size), layer=path.layer + 1)
+    rows = _each(model, path)
+    return Source(model, rows, "token", model.run_reader.vocabulary(len(rows)), layer=path.layer + 1)
 
 
 def stream(model: Model, rows: Float[Tensor, "row d_model"], layer: int = 0, words: Sequence[str] = ()) -> Source:
     """Any vectors at the input of a block: `run["blocks.1.in"][0]` with `layer=1`."""
     return Source(model, rows.float(), "row", words or [str(i) for i in range(len(rows))], layer=layer)
+
+
+def _each(model: Model, site: str | Site) -> Float[Tensor, "vocab d_model"]:
+    """What stands at a place of the stream where a token is all there is."""
+    size, made = model.weights["embed.W_E"].shape[0], []
+    starts = range(0, size, 1024)
+    for first in progress(starts, len(starts), "tokens"):
+        ids = torch.arange(first, min(first + 1024, size))[:, None]
+        made.append(model.run(ids, site, logits=False)[site][:, 0].float())
+    return torch.cat(made)
+
+
+def _alone(model: Model) -> bool:
+    """Whether tokens enter the first block through more than a factor, but each in a way of its own: an embedding that is
+    normed."""
+    first, ids = f"{model.anatomy.main.blocks[0].path}.in", ordinary(model, 2, 4)
+    one, other = (model.run(x, first, logits=False)[first].float() for x in (ids, ids.flip(1)))
+    if (one - other.flip(1)).norm() > _slack(model) * one.norm():
+        return False  # the place matters
+    embedded = model.weights["embed.W_E"][ids.to(model.device)].float()
+    return embedded.shape != one.shape or (one - _slope(embedded, one) * embedded).norm() > _slack(model) * one.norm()
+
+
+def _slope(one: Tensor, other: Tensor) -> float:
+    return float((one * other).sum() / (one * one).sum())
+
+
+def _slack(model: Model) -> float:
+    return 1e-3 if model.dtype == torch.float32 else 3e-2
 
 
 def _entry(model: Model, count: int) -> tuple[float, Float[Tensor, "pos d_model"]]:
@@ -150,8 +178,8 @@ def _entry(model: Model, count: int) -> tuple[float, Float[Tensor, "pos d_model"
     one, other = embedded[1:] - embedded[:1], seen[1:] - seen[:1]
     if one.shape != other.shape:
         raise Unserved(f"{model.name}: what enters the first block is not of the embedding's width.")
-    factor = float((one * other).sum() / (one * one).sum())
-    if (other - factor * one).norm() > (1e-3 if model.dtype == torch.float32 else 3e-2) * other.norm():
+    factor = _slope(one, other)
+    if (other - factor * one).norm() > _slack(model) * other.norm():
         raise Unserved(f"{model.name}: the embedding reaches the first block through more than a factor and a vector for "
                        "each position (a norm?); start from sources.stream(model, rows) instead.")  # fmt: skip
     return factor, (seen - factor * embedded).mean(0)[:count]
