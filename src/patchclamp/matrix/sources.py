@@ -156,7 +156,9 @@ def _alone(model: Model) -> bool:
     if (one - other.flip(1)).norm() > _slack(model) * one.norm():
         return False  # the place matters
     embedded = model.weights["embed.W_E"][ids.to(model.device)].float()
-    return embedded.shape != one.shape or (one - _slope(embedded, one) * embedded).norm() > _slack(model) * one.norm()
+    if embedded.shape != one.shape:
+        return True
+    return bool((one - _slope(embedded, one) * embedded).norm() > _slack(model) * one.norm())
 
 
 def _slope(one: Tensor, other: Tensor) -> float:
