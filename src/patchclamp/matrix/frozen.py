@@ -8,7 +8,7 @@ to add up, and is taken as it was, too.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -64,6 +64,14 @@ class Attention:
         for factor in self.factors:
             written = written * factor
         return written
+
+    def whole(self, x: Stream) -> Stream:
+        """What its last matrix gives, as it comes into the stream: with the biases of norms behind it."""
+        for held in self.after:
+            x = held.linear(x) + held.norm.bias
+        for factor in self.factors:
+            x = x * factor
+        return x
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,17 +224,9 @@ class _Building:
         looked = pattern.sum(-1)  # less than one where a sink takes some of it
         constant = torch.einsum("bhq,he,hed->bqd", looked, value, W_O) + w[f"{at}.b_O"].float()
         made = Attention(pattern, W_V, W_O, before, after, write.factors, constant)
-        constant = self._biased(made, constant)
-        made = Attention(pattern, W_V, W_O, before, after, write.factors, constant)
-        missed = (made.heads(stream).sum(1) + constant - out).norm()
+        made = replace(made, constant=made.whole(constant))
+        missed = (made.heads(stream).sum(1) + made.constant - out).norm()
         return made if missed < (1e-3 if self.model.dtype == torch.float32 else 5e-2) * out.norm() else None
-
-    def _biased(self, made: Attention, constant: Stream) -> Stream:
-        for held in made.after:
-            constant = held.linear(constant) + held.norm.bias
-        for factor in made.factors:
-            constant = constant * factor
-        return constant
 
     def _after(self, path: str) -> Held:
         norm = self.model.weights.norm(path)
