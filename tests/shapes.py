@@ -16,6 +16,8 @@ MODULES = [f"patchclamp.{name}" for name in (
     "model.weights", "model.wires", "cause.ablate", "cause.atp_star", "cause.comparison", "cause.effects", "cause.estimate",
     "cause.integrated", "cause.path", "cause.shapley", "cause.spread", "circuit.eap", "circuit.edges", "circuit.lessons",
     "circuit.mask", "circuit.score", "circuit.siit", "core.uncertain", "lenses.direct", "lenses.logit",
+    "matrix.circuit", "matrix.frozen", "matrix.head", "matrix.paths", "matrix.scores", "matrix.sources",
+    "matrix.spectrum", "matrix.tables", "matrix.trigrams", "matrix.turn", "matrix.worlds",
 )]  # fmt: skip
 """Where shapes matter. Each call in these modules costs some microseconds more, so hot loops elsewhere are left alone."""
 

@@ -14,5 +14,7 @@ def test_every_paper_opens_and_its_claims_say_how(name):
 
 
 def test_a_name_that_is_none_is_met_with_the_nearest():
-    with pytest.raises(UnknownPaper, match='there is no paper "circuit" here; there is circuits. Did you mean "circuits"'):
+    with pytest.raises(
+        UnknownPaper, match='there is no paper "circuit" here; there is circuits, framework. Did you mean "circuits"'
+    ):
         paper("circuit")

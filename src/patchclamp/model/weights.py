@@ -116,9 +116,10 @@ class Weights(Mapping[str, Tensor]):
                 for write in block.writes:
                     found.update(_of_write(f"{block.path}.{write.name}", write))
         if head:
-            found["logits.W_U"] = Entry(head, Matrix(head), "W", "U", norm=self.anatomy.main.norm)
+            norm = self.anatomy.main.norm if self.anatomy.towers else ""
+            found["logits.W_U"] = Entry(head, Matrix(head), "W", "U", norm=norm)
             if getattr(self.module.get_submodule(head), "bias", None) is not None:
-                found["logits.b_U"] = Entry(head, Matrix(head), "b", "U", norm=self.anatomy.main.norm)
+                found["logits.b_U"] = Entry(head, Matrix(head), "b", "U", norm=norm)
         return found
 
     def parameter(self, entry: Entry) -> tuple[str, Tensor | None]:

@@ -7,7 +7,7 @@ from importlib import import_module
 from patchclamp.core.errors import did_you_mean
 from patchclamp.papers.claims import Paper, UnknownPaper
 
-PAPERS = {"circuits": "circuits"}
+PAPERS = {"circuits": "circuits", "framework": "framework"}
 """Each name, and the file that holds the paper."""
 
 
