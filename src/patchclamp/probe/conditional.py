@@ -5,8 +5,8 @@ a threshold the edits hold, for this prompt and for all that is generated after 
 Prompts of one batch are judged one by one.
 
 The paper compares by cosine after a tanh; here it is the plain projection, so that `condition.middle`, halfway between the two
-kinds that the direction was made from, is the threshold to begin with. A condition found at a prompt's last token should be
-read there too: say `blocks.1.out[pos=-1]`.
+kinds that the direction was made from, is the threshold to begin with. It should be read as it was found: `pooled` over the
+prompt's tokens, or, with `pos=-1` in the site, at the last one.
 
 What it does not know: a prompt that goes on. It is judged when it is read, not by what is generated; without a key-value cache,
 where all is read again at each token, what was generated counts as prompt.
@@ -27,7 +27,7 @@ from patchclamp.core.edit import Edit, Here
 from patchclamp.core.errors import WrongAxis, WrongPrompt
 from patchclamp.core.site import Site
 from patchclamp.probe.direction import Direction
-from patchclamp.probe.steering import own_positions
+from patchclamp.probe.steering import ends, own_positions
 
 
 @dataclass(eq=False)
@@ -94,10 +94,8 @@ def _look(value: Part, here: Here, vector: Tensor, above: float, below: float, v
         return value  # tokens generated later
     along = value.float() @ vector.to(value.device, torch.float32)
     at = own_positions(value, here)
-    ends = window.end or (window.length,)
-    columns = torch.arange(value.shape[1], device=value.device)[None]
-    end = torch.tensor([ends[row % len(ends)] for row in range(value.shape[0])], device=value.device)[:, None]
-    counts = (columns == end - 1) if last else (at >= 0) & (columns < end)
+    columns, end = torch.arange(value.shape[1], device=value.device)[None], ends(value, here)
+    counts = columns == end if last else (at >= 0) & (columns <= end)
     mean = (along * counts).sum(1) / counts.sum(1)
     verdicts.write((mean > above) & (mean < below))
     return value

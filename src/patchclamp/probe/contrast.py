@@ -26,7 +26,7 @@ from torch import Tensor
 from patchclamp.core.errors import ShapeMismatch, WrongPrompt
 from patchclamp.core.grid import Grid
 from patchclamp.core.site import Site
-from patchclamp.model.gather import gather
+from patchclamp.model.gather import every, gather
 from patchclamp.model.model import Model
 from patchclamp.probe.direction import Direction
 
@@ -113,11 +113,11 @@ class Logistic:
 
 
 def contrast(model: Model, site: str | Site, liked: Sequence, disliked: Sequence, *, method: Method = MeanDifference(),  # noqa: B008
-             at: tuple[Sequence[int], Sequence[int]] | None = None, seed: int = 0) -> Direction:  # fmt: skip
+             at: tuple[Sequence[int], Sequence[int]] | None = None, pooled: bool = False, seed: int = 0) -> Direction:  # fmt: skip
     """The direction at a site from what is disliked to what is liked; one for each layer where the site is a pattern.
 
     Prompts are read at their last token, at the site's own position, or with `at` each at its own: positions of the liked
-    ones and of the disliked ones. Where there are as many of one kind as of the other they are taken as pairs, which stay
+    ones and of the disliked ones; `pooled`, as the average of all their tokens. Where there are as many of one kind as of the other they are taken as pairs, which stay
     together when the direction is tried on prompts that it was not made from.
 
     >>> liked = [f"The {show} was {word}. We went home" for show in ("film", "play") for word in ("lovely", "superb", "perfect")]
@@ -129,7 +129,12 @@ def contrast(model: Model, site: str | Site, liked: Sequence, disliked: Sequence
     {'vocab': ' pleased'}
     """
     site, liked, disliked = Site.parse(site), list(liked), list(disliked)
-    one, other = (gather(model, site, prompts, at and at[i]) for i, prompts in enumerate((liked, disliked)))
+    if pooled and at is not None:
+        raise WrongPrompt("prompts are read at some token, at=, or as the average of all, pooled=; not both.")
+    one, other = (
+        _averages(model, site, prompts) if pooled else gather(model, site, prompts, at and at[i])
+        for i, prompts in enumerate((liked, disliked))
+    )
     layered = bool(site.bare().stars)
     if one.ndim != 2 + layered:
         raise ShapeMismatch(f"{site} holds {list(one.shape[1 + layered :])} numbers a token; name one vector, such as a head.")
@@ -157,6 +162,17 @@ def auroc(liked: Float[Tensor, " n"], disliked: Float[Tensor, " m"]) -> float:
     ordered = disliked.sort().values
     below, upto = (torch.searchsorted(ordered, liked, right=right).double() for right in (False, True))
     return float((below + upto).mean() / 2 / len(disliked))
+
+
+def _averages(model: Model, site: Site, prompts: Sequence) -> Float[Tensor, "*layer prompt d"]:
+    """The average of a site over each prompt's tokens."""
+    found = []
+    for path in model.places(site):
+        rows = every(model, Site.parse(path).at(**dict(site.index)), prompts)
+        sums = torch.zeros(len(prompts), *rows.value.shape[1:]).index_add_(0, rows.prompt, rows.value)
+        counts = rows.prompt.bincount(minlength=len(prompts)).reshape(-1, *[1] * (sums.ndim - 1))
+        found.append(sums / counts)
+    return torch.stack(found) if site.bare().stars else found[0]
 
 
 def line(method: Method, liked: Rows, disliked: Rows) -> tuple[Tensor, Tensor, Tensor]:

@@ -5,14 +5,14 @@ held out, are shifted towards one kind by so many standard deviations of their o
 push in many places that know, in the place of a large one everywhere.
 
 The paper's direction is either the probe's normal or the way from one average to the other, which worked better; both are
-here (`method`). It shifts the newest token only, from the last of the prompt on: `heads.edits(8, 15, start=last(model, prompts))`.
+here (`method`). It leaves the prompt alone but for its last token: `heads.edits(8, 15, by=onward)`.
 
 What it does not know: whether a head that can be read is a head that is listened to.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,7 +26,6 @@ from patchclamp.core.site import Site
 from patchclamp.model.gather import gather
 from patchclamp.model.model import Model
 from patchclamp.probe.contrast import Method, MeanDifference, held_out, line
-from patchclamp.probe.steering import onward
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,8 +51,8 @@ class Heads:
         order = order[values.flatten()[order].argsort(descending=True, stable=True)]
         return [divmod(i, values.shape[1]) for i in order[:count].tolist()]
 
-    def edits(self, count: int, dose: float, start: int | Sequence[int] | None = None, seed: int | None = None) -> tuple[Edit, ...]:
-        """The best heads shifted by `dose` standard deviations; from token `start` on, or at every token.
+    def edits(self, count: int, dose: float, by: Callable[[str, Tensor], Edit] = steer, seed: int | None = None) -> tuple[Edit, ...]:
+        """The best heads shifted by `dose` standard deviations, at every token or as `by` says.
 
         With a `seed` the directions are random ones in the same heads: the control.
         """
@@ -63,8 +62,7 @@ class Heads:
             if seed is not None:
                 noise = torch.randn(vector.shape, generator=torch.Generator().manual_seed(seed * 10_007 + row * 101 + head))
                 vector = noise / noise.norm()
-            site, step = f"{self.sites[row]}[head={head}]", dose * self.spread[row, head] * vector
-            made.append(steer(site, step) if start is None else onward(site, step, start))
+            made.append(by(f"{self.sites[row]}[head={head}]", dose * self.spread[row, head] * vector))
         return tuple(made)
 
     def show(self) -> None:
@@ -82,7 +80,7 @@ def knowing_heads(model: Model, liked: Sequence, disliked: Sequence, *, site: st
     >>> disliked = [f"The {show} was {word}. We went home" for show in ("film", "play") for word in ("dull", "boring", "terrible")]
     >>> heads = knowing_heads(model, liked, disliked)
     >>> heads.separation.shape, [str(edit.site) for edit in heads.edits(2, 2.0)]
-    ({'layer': 4, 'head': 8}, ['blocks.2.attn.z[head=2]', 'blocks.1.attn.z[head=3]'])
+    ({'layer': 4, 'head': 8}, ['blocks.2.attn.z[head=2]', 'blocks.1.attn.z[head=2]'])
     """
     site = Site.parse(site)
     if site.index and any(axis != "pos" for axis, _ in site.index):

@@ -2,7 +2,7 @@
 
     pc.steer(site, 2 * joy)             a vector at every token
     act_add(model, site, a, b)          the difference of two prompts, token on token         ActAdd, Turner et al. 2023
-    onward(site, 2 * joy, start)        a vector from the end of the prompt on                CAA, Rimsky et al. 2023
+    onward(site, 2 * joy)               a vector from the end of the prompt on                CAA, Rimsky et al. 2023
     renormed(site, 2 * joy)             a vector, and the old length again
     turned(site, plane, degrees)        to an angle in a plane, length kept                   Angular Steering, Vu & Nguyen 2025
     capped(site, joy.vector, high=3)    what lies along a direction is held in a range
@@ -27,7 +27,6 @@ from patchclamp.core.axes import Part
 from patchclamp.core.edit import Edit, Here
 from patchclamp.core.errors import ShapeMismatch, WrongAxis, WrongPrompt
 from patchclamp.core.site import Site
-from patchclamp.model.inputs import Prompt
 from patchclamp.model.model import Model
 
 
@@ -54,30 +53,23 @@ def act_add(model: Model, site: str | Site, towards: str, away: str, dose: float
     return Edit(Site.parse(site), _act_add, "act_add", {"vector": dose * (value[0] - value[1]), "start": start})
 
 
-def onward(site: str | Site, vector: Tensor, start: int | Sequence[int]) -> Edit:
-    """A vector added at token `start` and every later one, those to come included; one start for all prompts or one for each.
+def onward(site: str | Site, vector: Tensor, start: int | Sequence[int] | None = None) -> Edit:
+    """A vector added at the prompt's last token, where the first word of the answer is made, and at every token to come.
 
-    Contrastive activation addition leaves the prompt alone but for its last token, where the first word of the answer is
-    made: `onward(site, 2 * joy, last(model, prompts))`.
+    So contrastive activation addition leaves the prompt itself alone. In a plain run the last token is the last there is; with
+    `start` the vector is added from that token on, counted in each prompt (one number for all, or one for each), which also
+    holds where a whole dialogue is read at once or nothing is cached.
 
-    >>> from patchclamp.probe.steering import last, onward
+    >>> from patchclamp.probe.steering import onward
     >>> happy, sad = "The film was lovely. We went home", ["The soup was hopeless. We went home", "The play was dull. I left the"]
     >>> joy = pc.contrast(model, "blocks.1.out", [happy], ["The film was dull. We went home"])
-    >>> cheered = model.edit(onward("blocks.1.out", 1 * joy, last(model, sad)))
-    >>> cheered.generate(sad, 2).new
+    >>> model.edit(onward("blocks.1.out", 1 * joy)).generate(sad, 2).new
     ('pleased.', 'theatre cheerful')
     """
-    starts = (start,) if isinstance(start, int) else tuple(int(s) for s in start)
-    if min(starts, default=-1) < 0:
+    starts = start if start is None else (start,) if isinstance(start, int) else tuple(int(s) for s in start)
+    if starts is not None and min(starts, default=-1) < 0:
         raise WrongPrompt(f"tokens are counted from the prompt's first, 0; {min(starts, default=None)} is none of them.")
     return Edit(_whole(site), _onward, "onward", {"vector": vector, "start": starts})
-
-
-def last(model: Model, prompts: Prompt) -> tuple[int, ...]:
-    """The number of each prompt's last token."""
-    window = model.inputs(prompts).windows[""]
-    rows = model.inputs(prompts).batch
-    return tuple(len(window.tokens(row)) - 1 for row in range(rows))
 
 
 def renormed(site: str | Site, vector: Tensor) -> Edit:
@@ -139,6 +131,14 @@ def own_positions(value: Part, here: Here) -> Int[Tensor, "row pos"]:
     return torch.arange(window.start, window.start + value.shape[1], device=value.device)[None] - begins[:, None]
 
 
+def ends(value: Part, here: Here) -> Int[Tensor, "row 1"]:
+    """For each row the column of the newest token."""
+    window = here.windows["pos"]
+    known = window.end or (window.start + value.shape[1],)
+    found = [known[row % len(known)] - 1 - window.start for row in range(value.shape[0])]
+    return torch.tensor(found, device=value.device)[:, None]
+
+
 def _act_add(value: Part, here: Here, vector: Tensor, start: int) -> Part:
     at = own_positions(value, here) - start
     inside = (at >= 0) & (at < len(vector))
@@ -146,13 +146,18 @@ def _act_add(value: Part, here: Here, vector: Tensor, start: int) -> Part:
     return torch.where(_wide(inside, value), value + _fits(added, value, here, "act_add"), value)
 
 
-def _onward(value: Part, here: Here, vector: Tensor, start: tuple[int, ...]) -> Part:
-    rows = value.shape[0]
-    if rows % len(start):
+def _onward(value: Part, here: Here, vector: Tensor, start: tuple[int, ...] | None) -> Part:
+    rows, added = value.shape[0], _fits(vector.to(value), value, here, "onward")
+    if start is None:
+        if here.windows["pos"].start:
+            return value + added  # tokens after the prompt
+        since = ends(value, here) == torch.arange(value.shape[1], device=value.device)
+    elif rows % len(start):
         raise WrongPrompt(f"onward at {here.site} has starts for {len(start)} prompts; there are {rows}.")
-    starts = torch.tensor([start[row % len(start)] for row in range(rows)], device=value.device)
-    since = own_positions(value, here) >= starts[:, None]
-    return torch.where(_wide(since, value), value + _fits(vector.to(value), value, here, "onward"), value)
+    else:
+        starts = torch.tensor([start[row % len(start)] for row in range(rows)], device=value.device)
+        since = own_positions(value, here) >= starts[:, None]
+    return torch.where(_wide(since, value), value + added, value)
 
 
 def _renormed(value: Part, here: Here, vector: Tensor) -> Part:

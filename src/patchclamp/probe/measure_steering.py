@@ -1,0 +1,299 @@
+"""What steering, function vectors and ablated directions do in the bundled town, with their controls.
+
+    python -m patchclamp.probe.measure_steering sentiment [--seeds 5]     dose and response, on held-out reviews, both ways
+    python -m patchclamp.probe.measure_steering methods                   every way of steering at one strength, and its cost
+    python -m patchclamp.probe.measure_steering functions [--seeds 5]     function vectors against in-context accuracy
+    python -m patchclamp.probe.measure_steering ablation                  a direction taken out of runs, and out of weights
+
+Directions are made from reviews whose combinations of words were in training, and tried on combinations that were not. The
+cost is measured on documents of all other families, which nobody has read before. The exit status is 1 where a mark is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from patchclamp.core.edit import Edit, patch, steer
+from patchclamp.core.grid import Grid
+from patchclamp.core.progress import progress
+from patchclamp.model.gather import gather
+from patchclamp.model.load import load
+from patchclamp.model.model import Model
+from patchclamp.probe.ablation import without
+from patchclamp.probe.conditional import conditional
+from patchclamp.probe.contrast import contrast
+from patchclamp.probe.direction import Direction, random_like
+from patchclamp.probe.dose import Response, dose, nats, says, writes
+from patchclamp.probe.function_vector import carriers, function_vector, head_means, indirect_effects, task_vector
+from patchclamp.probe.iti import knowing_heads
+from patchclamp.probe.lesson import Function, Lesson, bare, right, shown
+from patchclamp.probe.steering import act_add, capped, onward, renormed, turned
+from patchclamp.specimens.town import corpus, pairs, tasks
+from patchclamp.specimens.town.lexicon import NEGATIVE, POSITIVE, Mood
+from patchclamp.specimens.town.world import town
+
+SITE, LAYER, DOSE = "blocks.2.out", 2, 0.875
+DOSES = (0.0, 0.25, 0.5, 0.625, 0.75, 0.875)
+MOODS = {"positive": POSITIVE, "negative": NEGATIVE}
+WORLD = town(0)
+
+
+@dataclass(frozen=True)
+class Reviews:
+    """Beginnings of reviews that differ in one adjective: to make a direction from, and, of other words, to try it on."""
+
+    made: dict[str, list[str]]
+    tried: dict[str, list[str]]
+
+    @classmethod
+    def drawn(cls, seed: int, count: int = 120, held_out: int = 100) -> Reviews:
+        """As many of each mood."""
+        known = tasks.draw("sentiment", WORLD, count, seed, held_out=False)
+        fresh = tasks.draw("sentiment", WORLD, held_out, seed + 1000)
+        return cls(*({mood: [i.clean if i.kind == mood else i.corrupt or "" for i in items] for mood in MOODS} for items in (known, fresh)))
+
+
+def words(mood: Mood, whole: bool = False) -> list[str]:
+    """The words that end a review in a mood; as a `whole`, all words of the mood."""
+    return [f" {word}" for word in (*mood.feeling, *mood.adverb, *((*mood.adjective, *mood.verb) if whole else ()))]
+
+
+def other_text(count: int, seed: str = "fresh") -> list[str]:
+    """Documents of the town that are no reviews."""
+    shares = {family: share for family, share in corpus.SHARES.items() if family != "reviews"}
+    return list(islice(corpus.documents(WORLD, seed, shares), count))
+
+
+def joy_of(model: Model, reviews: Reviews, site: str = SITE) -> Direction:
+    """The direction from bad reviews to good ones, where the last word is about to be said."""
+    return contrast(model, site, reviews.made["positive"], reviews.made["negative"])
+
+
+# ---- dose and response -------------------------------------------------------------------------------------------------
+
+
+def curve(model: Model, seed: int, wanted: str = "positive", doses: Sequence[float] = DOSES, count: int = 100, texts: int = 50,
+          randoms: int = 5) -> Response:  # fmt: skip
+    """Held-out reviews that begin in the other mood, steered towards the wanted one."""
+    reviews, (other,) = Reviews.drawn(seed, held_out=count), [mood for mood in MOODS if mood != wanted]
+    sign = 1 if wanted == "positive" else -1
+    measure = says(words(MOODS[wanted]), f"ends {wanted}")
+    return dose(model, SITE, sign * joy_of(model, reviews), doses, reviews.tried[other], measure=measure,
+                text=other_text(texts), randoms=randoms, seed=seed)  # fmt: skip
+
+
+def place_direction(model: Model, reviews: Reviews) -> Direction:
+    """A real direction that is not about mood: reviews of meals against reviews of shows."""
+    kinds = {True: [], False: []}
+    for prompt in (*reviews.made["positive"], *reviews.made["negative"]):
+        kinds[any(f" {word} " in f"{prompt} " for word in ("meal", "dinner", "soup", "pudding", "service"))].append(prompt)
+    return contrast(model, SITE, kinds[True], kinds[False])
+
+
+def sentiment(model: Model, seeds: int) -> bool:
+    """Both ways, seed by seed; whether every mark is met."""
+    table = Table("seed", "wanted", *(f"dose {size:g}" for size in DOSES), "random, worst", "other direction",
+                  "cost (nats)", "perplexity ×", "random's cost", title=f"{SITE}, share of held-out reviews that end in the wanted mood")  # fmt: skip
+    good = True
+    for seed, wanted in progress([(seed, wanted) for seed in range(seeds) for wanted in MOODS], label="sentiment"):
+        response = curve(model, seed, wanted)
+        values, paid = response.effect.values, response.cost.values
+        reviews = Reviews.drawn(seed)
+        (start,) = [mood for mood in MOODS if mood != wanted]
+        elsewhere = 1 * place_direction(model, reviews)
+        elsewhere = elsewhere * (DOSE * joy_of(model, reviews)).norm() / elsewhere.norm()
+        apart = float(says(words(MOODS[wanted]))(model.edit(steer(SITE, elsewhere)), reviews.tried[start]).mean())
+        worst = float((response.behaviour.values[1:] - values[0]).abs().max())
+        good &= bool((values.diff() >= 0).all()) and float(values[-1]) >= 0.8 and worst <= 0.05
+        table.add_row(str(seed), wanted, *(f"{100 * v:.0f}%" for v in values.tolist()), f"{100 * worst:.1f} points",
+                      f"{100 * apart:.0f}%", f"{float(paid[0, -1]):.2f}", f"{math.exp(float(paid[0, -1])):.2f}",
+                      f"{float(paid[1:, -1].mean()):.2f}")  # fmt: skip
+    console().print(table)
+    reviews = Reviews.drawn(0, held_out=50)
+    steered, other = model.edit(steer(SITE, DOSE * joy_of(model, reviews))), random_like(DOSE * joy_of(model, reviews))
+    written = writes(words(POSITIVE, True), words(NEGATIVE, True), 16)
+    shares = [float(written(m, reviews.tried["negative"]).mean()) for m in (model, steered, model.edit(steer(SITE, other)))]
+    console().print("good words among the words of mood in 16 generated tokens: "
+                    f"{100 * shares[0]:.0f}% before, {100 * shares[1]:.0f}% steered, {100 * shares[2]:.0f}% along a random direction")  # fmt: skip
+    print(steered.generate(reviews.tried["negative"][0], 16))
+    return good and shares[1] >= 0.8
+
+
+# ---- ways of steering --------------------------------------------------------------------------------------------------
+
+
+def ways(model: Model, reviews: Reviews) -> Iterator[tuple[str, tuple[Edit, ...], tuple[Edit, ...]]]:
+    """Name, edits for the bad reviews, and edits as they meet ordinary text."""
+    joy = joy_of(model, reviews)
+    step = DOSE * joy
+    yield "a vector at every token", (steer(SITE, step),), (steer(SITE, step),)
+    yield "from the prompt's end on (CAA)", (onward(SITE, step),), (steer(SITE, step),)
+    made = act_add(model, "blocks.0.out", "The film was lovely.", "The film was dull.", 2.0)
+    yield "two prompts' difference (ActAdd)", (made,), (made,)
+    yield "a vector, length kept", (renormed(SITE, step),), (renormed(SITE, step),)
+    heads = knowing_heads(model, reviews.made["positive"], reviews.made["negative"])
+    yield "one head (ITI)", heads.edits(1, 2.0), heads.edits(1, 2.0)
+    yield "one head, random direction", heads.edits(1, 2.0, seed=1), heads.edits(1, 2.0, seed=1)
+    spread = gather(model, SITE, [*reviews.made["positive"], *reviews.made["negative"]])
+    axes = torch.linalg.svd(spread - spread.mean(0), full_matrices=False).Vh
+    turn = turned(SITE, torch.stack([joy.vector, axes[1]]), 45)
+    yield "turned in a plane", (turn,), (turn,)
+    cap = capped(SITE, joy.vector, low=float(joy.middle + (DOSE - 0.5) * joy.scale))
+    yield "capped from below", (cap,), (cap,)
+    told = [*reviews.made["positive"][:60], *reviews.made["negative"][:60]]
+    review = contrast(model, "blocks.0.out", told, other_text(120, "other"), pooled=True)
+    gated = conditional("blocks.0.out", review, steer(SITE, step))
+    yield "a vector, in reviews only (CAST)", gated, gated
+    noise = steer(SITE, random_like(step, 7))
+    yield "a random vector", (noise,), (noise,)
+
+
+def methods(model: Model) -> bool:
+    """Every way of steering on the same held-out reviews."""
+    reviews, text = Reviews.drawn(0), other_text(100)
+    plain, measure = nats(model, text), says(words(POSITIVE))
+    table = Table("way", "ends positive", "cost (nats per token)", "perplexity ×", title="Bad reviews, held out, steered")
+    found = {}
+    for name, edits, there in progress(ways(model, reviews), 10, "ways"):
+        share = float(measure(model.edit(*edits), reviews.tried["negative"]).mean())
+        cost = float((nats(model.edit(*there), text) - plain).mean())
+        found[name] = share
+        table.add_row(name, f"{100 * share:.0f}%", f"{cost:.3f}", f"{math.exp(cost):.2f}")
+    console().print(table)
+    return all(share >= 0.8 or "random" in name or "ActAdd" in name for name, share in found.items())
+
+
+# ---- function vectors --------------------------------------------------------------------------------------------------
+
+
+def functions() -> dict[str, list[Function]]:
+    """The town's relations by kind of cue: cues that all relations of the kind know."""
+    kinds = {}
+    for kind, tables in pairs.relations(WORLD).items():
+        common = sorted(set.intersection(*(set(table) for table in tables.values())))[:40]
+        kinds[kind] = [Function(name, tuple((cue, table[cue]) for cue in common)) for name, table in tables.items()]
+    return kinds
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found on one half of the cues, to be tried on the other."""
+
+    means: dict[str, torch.Tensor]
+    effects: dict[str, Grid]
+    lessons: dict[str, Lesson]
+    tried: dict[str, Function]
+    context: dict[str, float]
+    """Accuracy in context, on the other half."""
+
+
+def found(model: Model, seed: int, shots: int = 4, count: int = 40) -> Found:
+    """Average outputs and indirect effects of every head, for every relation."""
+    made = Found({}, {}, {}, {}, {})
+    for known in functions().values():
+        halves = [function.split(0.5, seed) for function in known]
+        for one, other in halves:
+            lesson = shown(one, shots, count, seed=seed)
+            mixed = shown(one, shots, count, mixed=[half for half, _ in halves], seed=seed + 1)
+            made.lessons[one.name], made.tried[one.name] = lesson, other
+            made.means[one.name] = head_means(model, lesson.prompts)
+            made.effects[one.name] = indirect_effects(model, made.means[one.name], mixed)
+            asked = shown(one, shots, count, asked=other, seed=seed + 2)
+            made.context[one.name] = float(right(model, asked).mean())
+    return made
+
+
+def bare_accuracy(model: Model, made: Found, edit: Any = None) -> float:
+    """Accuracy on bare cues, averaged over relations; `edit` gives the edit for a relation's name."""
+    shares = []
+    for name, function in made.tried.items():
+        asked = model if edit is None else model.edit(edit(name))
+        shares.append(float(right(asked, bare(function)).mean()))
+    return sum(shares) / len(shares)
+
+
+def function_vectors(model: Model, seeds: int, heads: int = 2, site: str = "blocks.1.out[pos=-1]", randoms: int = 5) -> bool:
+    """Accuracy on bare cues with the vector of each relation, and with everything it is to be told from."""
+    table = Table("seed", "heads", "in context", "bare", "function vector", "of in context", "random vectors", "random heads",
+                  "another relation's", "task vector", title=f"Bare cues that nothing was made from, added at {site}")  # fmt: skip
+    good, chance = True, sum(len(v) * (1 / len(v)) for v in functions().values()) / sum(map(len, functions().values()))
+    for seed in progress(range(seeds), label="function vectors"):
+        made = found(model, seed)
+        best = carriers(list(made.effects.values()), heads)
+        vectors = {name: function_vector(model, means, best) for name, means in made.means.items()}
+        drawn = torch.randperm(made.means["plural"].shape[0] * made.means["plural"].shape[1], generator=torch.Generator().manual_seed(seed))
+        lots = [divmod(int(i), made.means["plural"].shape[1]) for i in drawn.tolist() if divmod(int(i), made.means["plural"].shape[1]) not in best][:heads]
+        kinds = {name: [f.name for f in known] for known in functions().values() for name in [f.name for f in known]}
+        other = {name: next(o for o in kinds[name] if o != name) for name in vectors}
+        context = sum(made.context.values()) / len(made.context)
+        share = bare_accuracy(model, made, lambda name: steer(site, vectors[name]))
+        noise = [bare_accuracy(model, made, lambda name, n=n: steer(site, random_like(vectors[name], 100 * seed + n))) for n in range(randoms)]
+        lot = bare_accuracy(model, made, lambda name: steer(site, function_vector(model, made.means[name], lots)))
+        wrong = bare_accuracy(model, made, lambda name: steer(site, vectors[other[name]]))
+        whole = bare_accuracy(model, made, lambda name: patch(site, task_vector(model, made.lessons[name].prompts, "blocks.1.out")))
+        good &= share >= 0.8 * context and max(noise) <= chance + 0.05
+        table.add_row(str(seed), " ".join(f"{layer}.{head}" for layer, head in best), *(f"{100 * v:.1f}%" for v in (
+            context, bare_accuracy(model, made), share, share / context)), f"{100 * sum(noise) / randoms:.1f}% (at most {100 * max(noise):.1f}%)",
+            *(f"{100 * v:.1f}%" for v in (lot, wrong, whole)))  # fmt: skip
+    console().print(table, f"chance is {100 * chance:.1f}%: one of the relations that a cue has")
+    return good
+
+
+# ---- ablation ----------------------------------------------------------------------------------------------------------
+
+
+def ablation(model: Model) -> bool:
+    """How far the logits of the ablated and of the baked model lie apart, and what the ablation does."""
+    reviews, text = Reviews.drawn(0), other_text(100)
+    joy = joy_of(model, reviews, "blocks.1.out")
+    numb = model.edit(*without(model, joy.vector))
+    baked = numb.bake()
+    with tempfile.TemporaryDirectory() as folder:
+        baked.hf.save_pretrained(folder)
+        baked.tokenizer.save_pretrained(folder)
+        again = load(Path(folder))
+        prompts = [*reviews.tried["positive"], *text]
+        apart = [max(float((m.run(p).logits - numb.run(p).logits).abs().max()) for p in prompts) for m in (baked, again, model)]
+    table = Table("", "right mood", "cost (nats per token)", title="The direction of mood taken out of every write to the stream")
+    plain, noise = nats(model, text), model.edit(*without(model, random_like(joy.vector, 3)))
+    for name, one in {"as it was": model, "without mood": numb, "without a random direction": noise}.items():
+        shares = [float(says(words(mood))(one, reviews.tried[kind]).mean()) for kind, mood in MOODS.items()]
+        table.add_row(name, f"{100 * sum(shares) / 2:.0f}%", f"{float((nats(one, text) - plain).mean()):.3f}")
+    console().print(table, f"largest difference of a logit: baked {apart[0]:.1e}, saved and loaded {apart[1]:.1e}, "
+                           f"not ablated {apart[2]:.2f}")  # fmt: skip
+    return max(apart[:2]) < 1e-4
+
+
+def console() -> Console:
+    """Wide enough for the tables, where nobody watches."""
+    return Console(width=None if sys.stdout.isatty() else 190, highlight=False)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("what", choices=("sentiment", "methods", "functions", "ablation"))
+    parser.add_argument("--seeds", type=int, default=5)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    model = load("specimen:town")
+    met = {"sentiment": lambda: sentiment(model, options.seeds), "methods": lambda: methods(model),
+           "functions": lambda: function_vectors(model, options.seeds), "ablation": lambda: ablation(model)}[options.what]()  # fmt: skip
+    if not met:
+        console().print("[red]a mark is missed")
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
