@@ -55,8 +55,8 @@ def conditional(site: str | Site, condition: Direction | Float[Tensor, " d"], ed
     The site comes before the edits in the model. Without `above` and `below`, a direction's own middle is the threshold.
 
     >>> from patchclamp.probe.conditional import conditional
-    >>> liked = [f"The {show} was {word}. We went home" for show in ("film", "play") for word in ("lovely", "superb", "perfect")]
-    >>> disliked = [f"The {show} was {word}. We went home" for show in ("film", "play") for word in ("dull", "boring", "terrible")]
+    >>> shows, good, bad = ("film", "play"), ("lovely", "superb", "perfect"), ("dull", "boring", "terrible")
+    >>> liked, disliked = ([f"The {show} was {word}. We went home" for show in shows for word in said] for said in (good, bad))
     >>> joy = pc.contrast(model, "blocks.*.out", liked, disliked)
     >>> sober = conditional("blocks.1.out[pos=-1]", joy.at(layer=1), pc.steer("blocks.2.out", -1.5 * joy.at(layer=2)))
     >>> happy, sad = "The film was lovely. We went home", "The film was dull. We went home"
@@ -70,7 +70,7 @@ def conditional(site: str | Site, condition: Direction | Float[Tensor, " d"], ed
     edits = (edits,) if isinstance(edits, Edit) else tuple(edits)
     if (above, below) == (-math.inf, math.inf):
         if not isinstance(condition, Direction):
-            raise WrongPrompt("a condition that is a bare vector has no middle; say above= or below= which projection it holds.")
+            raise WrongPrompt("a condition that is a bare vector has no middle; say above= or below= which projection it holds")
         above = float(condition.middle)
     if any(value not in (-1,) for axis, value in looked.index if axis == "pos"):
         raise WrongAxis(f"{looked}: a condition reads the prompt's last token, pos=-1, or without pos all of them.")
@@ -79,7 +79,7 @@ def conditional(site: str | Site, condition: Direction | Float[Tensor, " d"], ed
     params = {"vector": vector, "above": above, "below": below, "verdicts": verdicts}
     for edit in edits:
         if "pos" in dict(edit.site.index):
-            raise WrongAxis(f"{edit.site}: a conditional edit holds at all tokens of the prompts it is meant for; leave pos out.")
+            raise WrongAxis(f"{edit.site}: a conditional edit holds at all tokens of the prompts it is for; leave pos out.")
         if looked.layer is not None and edit.site.layer is not None and looked.layer > edit.site.layer:
             raise WrongAxis(f"{edit!r} comes before its condition, {looked}; look at an earlier layer.")
     whole = Site(looked.parts, tuple((a, v) for a, v in looked.index if a != "pos"), looked.raw)

@@ -112,16 +112,20 @@ class Logistic:
         return "logistic regression" + (" (whitened)" if self.whitened else "")
 
 
-def contrast(model: Model, site: str | Site, liked: Sequence, disliked: Sequence, *, method: Method = MeanDifference(),  # noqa: B008
-             at: tuple[Sequence[int], Sequence[int]] | None = None, pooled: bool = False, seed: int = 0) -> Direction:  # fmt: skip
+SIMPLEST = MeanDifference()
+
+
+def contrast(model: Model, site: str | Site, liked: Sequence, disliked: Sequence, *, method: Method = SIMPLEST,
+             at: tuple[Sequence[int], Sequence[int]] | None = None, pooled: bool = False,
+             seed: int = 0) -> Direction:  # fmt: skip
     """The direction at a site from what is disliked to what is liked; one for each layer where the site is a pattern.
 
     Prompts are read at their last token, at the site's own position, or with `at` each at its own: positions of the liked
-    ones and of the disliked ones; `pooled`, as the average of all their tokens. Where there are as many of one kind as of the other they are taken as pairs, which stay
-    together when the direction is tried on prompts that it was not made from.
+    ones and of the disliked ones; `pooled`, as the average of all their tokens. Where there are as many of one kind as of the
+    other they are taken as pairs, which stay together when the direction is tried on prompts that it was not made from.
 
-    >>> liked = [f"The {show} was {word}. We went home" for show in ("film", "play") for word in ("lovely", "superb", "perfect")]
-    >>> disliked = [f"The {show} was {word}. We went home" for show in ("film", "play") for word in ("dull", "boring", "terrible")]
+    >>> shows, good, bad = ("film", "play"), ("lovely", "superb", "perfect"), ("dull", "boring", "terrible")
+    >>> liked, disliked = ([f"The {show} was {word}. We went home" for show in shows for word in said] for said in (good, bad))
     >>> joy = pc.contrast(model, "blocks.*.out", liked, disliked)
     >>> joy.separation.axes, joy.at(layer=2)
     (('layer',), Direction('blocks.2.out', mean difference of 6 and 6 prompts, AUROC 1.000 held out))
@@ -219,8 +223,7 @@ def _folds(n: int, m: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
 
 def _separation(scores: Sequence[tuple[float, float]], sizes: tuple[int, int], labels: Sequence[str], title: str) -> Grid:
     values, shuffled = (torch.tensor(column) for column in zip(*scores))
-    low, high = zip(*(_bounds(float(value), *sizes) for value in values))
-    value, low, high = (part if labels else part[0] for part in (values, torch.tensor(low), torch.tensor(high)))
+    value, low, high = (part if labels else part[0] for part in (values, *wilson(values, min(sizes))))
     return Grid(
         value, ("layer",) if labels else (), {"layer": list(labels)} if labels else {}, unit="AUROC", title=title,
         scale="sequential", details={"low": low, "high": high},
@@ -229,12 +232,16 @@ def _separation(scores: Sequence[tuple[float, float]], sizes: tuple[int, int], l
     )  # fmt: skip
 
 
-def _bounds(area: float, n: int, m: int) -> tuple[float, float]:
-    """The 95 % interval of an AUROC from n and m prompts (Wilson's, with the number of prompts that are independent)."""
-    independent, z = min(n, m), 1.96
-    centre, shrunk = (area + z * z / (2 * independent)), 1 + z * z / independent
-    reach = z * (area * (1 - area) / independent + z * z / (4 * independent**2)) ** 0.5
-    return (centre - reach) / shrunk, (centre + reach) / shrunk
+def wilson(share: Float[Tensor, "*cells"], n: int, z: float = 1.96) -> tuple[Tensor, Tensor]:
+    """The 95 % interval of a share seen in n draws (Wilson 1927), which is right near 0 and 1 too.
+
+    >>> from patchclamp.probe.contrast import wilson
+    >>> [round(float(end), 3) for end in wilson(torch.tensor(1.0), 100)]
+    [0.963, 1.0]
+    """
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    reach = z * (share * (1 - share) / n + z * z / (4 * n * n)).sqrt() / (1 + z * z / n)
+    return (centre - reach).clamp(min=0), (centre + reach).clamp(max=1)
 
 
 def _within(liked: Rows, disliked: Rows) -> Float[Tensor, "d d"]:
@@ -244,7 +251,7 @@ def _within(liked: Rows, disliked: Rows) -> Float[Tensor, "d d"]:
     found = rows.T @ rows / n
     mean, one = found.diagonal().mean(), torch.eye(d, dtype=rows.dtype)
     apart = (found - mean * one).square().sum()
-    noise = (rows.square().sum(1).square().sum() / n - found.square().sum()) / n  # how far one prompt's product is from them all
+    noise = (rows.square().sum(1).square().sum() / n - found.square().sum()) / n  # of one prompt's product
     share = float((noise / apart.clamp(min=1e-300)).clamp(0, 1))
     floor = 1e-6 * mean.clamp(min=1e-12)
     return ((1 - share) * found + (share * mean + floor) * one).to(liked)
@@ -262,7 +269,7 @@ def _plane(values: Float[Tensor, "n d"], signs: Float[Tensor, " n"], strength: f
         return float(total), torch.cat([values.T @ slope + normal / strength, slope.sum()[None]]).numpy()
 
     start = torch.zeros(values.shape[1] + 1, dtype=torch.float64).numpy()
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 1000, "maxfun": 2000, "gtol": 1e-7})
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 1000, "ftol": 1e-14, "gtol": 1e-7})
     return torch.from_numpy(found.x[:-1])
 
 

@@ -1,9 +1,9 @@
 """Dose: what steering does, how much of it is needed, what it costs, and what any other push of equal length would have done.
 
 A direction is added more and more strongly. At each dose the behaviour is measured on every prompt, with an interval over
-prompts, and beside it the cost: how many nats a token of *ordinary* text the model now predicts worse, which is the logarithm of
-the factor by which its perplexity grows. Both are measured again for random directions of the same length. Steering means
-something where the behaviour moves, the random ones stay, and the cost is bearable; all three are in the answer.
+prompts, and beside it the cost: by how many nats a token *ordinary* text is predicted worse, the logarithm of the factor by
+which its perplexity grows. Both are measured again for random directions of the same length. Steering means something where
+the behaviour moves, the random ones stay, and the cost is bearable; all three are in the answer.
 
     response = dose(model, "blocks.2.out", joy, (0, 0.5, 1, 2), prompts, measure=says(good, bad), text=documents)
     response.show()
@@ -36,6 +36,7 @@ from patchclamp.core.uncertain import FEWEST, interval
 from patchclamp.model.measure import fingerprint
 from patchclamp.model.model import Model
 from patchclamp.picture import Lines, Page, Picture, Section, Series
+from patchclamp.probe.contrast import wilson
 from patchclamp.probe.direction import Direction, random_like
 
 Behaviour = Metric | Callable[[Model, Sequence], PerPrompt]
@@ -99,8 +100,8 @@ class Response:
         return cls(behaviour, Grid.load(Path(folder) / "cost"), tuple(float(dose) for dose in behaviour.words("dose")))
 
 
-def dose(model: Model, site: str | Site, vector: Direction | Float[Tensor, "*rows d"], doses: Sequence[float], prompts: Sequence, *,
-         measure: Behaviour, text: Sequence, by: By = steer, randoms: int = 3,
+def dose(model: Model, site: str | Site, vector: Direction | Float[Tensor, "*rows d"], doses: Sequence[float],
+         prompts: Sequence, *, measure: Behaviour, text: Sequence, by: By = steer, randoms: int = 3,
          against: Mapping[str, Direction | Tensor] | None = None, seed: int = 0) -> Response:  # fmt: skip
     """Steer with `dose` times a vector, dose by dose; the same along random directions of equal length.
 
@@ -212,8 +213,11 @@ def _measured(model: Model, measure: Behaviour, prompts: Sequence) -> PerPrompt:
     return read(model.metric(measure, run), run.logits, len(prompts))
 
 
-def _grid(each: Float[Tensor, "prompt along dose"], lines: dict, doses: Sequence[float], title: str, unit: str, note: str) -> Grid:
-    details = dict(zip(("low", "high"), interval(each))) if len(each) >= FEWEST else {}
+def _grid(each: Float[Tensor, "prompt along dose"], lines: dict, doses: Sequence[float], title: str, unit: str,
+          note: str) -> Grid:  # fmt: skip
+    counted = bool(((each == 0) | (each == 1)).all())
+    ends = () if len(each) < FEWEST else wilson(each.mean(0), len(each)) if counted else interval(each)
+    details = dict(zip(("low", "high"), ends))
     labels = {"along": list(lines), "dose": [f"{size:g}" for size in doses]}
     return Grid(each.mean(0), ("along", "dose"), labels, unit, title, note, scale="sequential", details=details, each=each)
 

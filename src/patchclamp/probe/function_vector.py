@@ -66,8 +66,9 @@ def indirect_effects(model: Model, means: Means, corrupted: Lesson) -> Grid:
     each = found.T.unflatten(1, (len(paths), means.shape[1]))
     details = dict(zip(("low", "high"), interval(each))) if len(each) >= FEWEST else {}
     labels = {"layer": [str(Site.parse(HEADS).star_values(path)[0]) for path in paths]}
-    return Grid(each.mean(0), ("layer", "head"), labels, unit="probability", each=each, details=details,
-                baseline={"corrupted": float(base.mean())}, title=f"What each head alone brings back of {corrupted.name}")  # fmt: skip
+    title = f"What each head alone brings back of {corrupted.name}"
+    return Grid(each.mean(0), ("layer", "head"), labels, unit="probability", each=each, details=details, title=title,
+                baseline={"corrupted": float(base.mean())})  # fmt: skip
 
 
 def carriers(effects: Sequence[Grid], count: int) -> list[tuple[int, int]]:
@@ -116,5 +117,5 @@ def task_vector(model: Model, prompts: Prompt, site: str | Site) -> Float[Tensor
     """
     found = gather(model, site, list(prompts))
     if found.ndim != 2:
-        raise ShapeMismatch(f'{site} holds no single vector a token; a task vector is taken from the stream, as "blocks.4.out".')
+        raise ShapeMismatch(f'{site} holds no single vector a token; a task vector is of the stream, such as "blocks.4.out".')
     return found.mean(0)

@@ -25,7 +25,7 @@ from patchclamp.core.grid import Grid
 from patchclamp.core.site import Site
 from patchclamp.model.gather import gather
 from patchclamp.model.model import Model
-from patchclamp.probe.contrast import Method, MeanDifference, held_out, line
+from patchclamp.probe.contrast import SIMPLEST, Method, held_out, line
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +51,8 @@ class Heads:
         order = order[values.flatten()[order].argsort(descending=True, stable=True)]
         return [divmod(i, values.shape[1]) for i in order[:count].tolist()]
 
-    def edits(self, count: int, dose: float, by: Callable[[str, Tensor], Edit] = steer, seed: int | None = None) -> tuple[Edit, ...]:
+    def edits(self, count: int, dose: float, by: Callable[[str, Tensor], Edit] = steer,
+              seed: int | None = None) -> tuple[Edit, ...]:  # fmt: skip
         """The best heads shifted by `dose` standard deviations, at every token or as `by` says.
 
         With a `seed` the directions are random ones in the same heads: the control.
@@ -71,13 +72,13 @@ class Heads:
 
 
 def knowing_heads(model: Model, liked: Sequence, disliked: Sequence, *, site: str | Site = "blocks.*.attn.z",
-                  method: Method = MeanDifference(), at: tuple[Sequence[int], Sequence[int]] | None = None,  # noqa: B008
+                  method: Method = SIMPLEST, at: tuple[Sequence[int], Sequence[int]] | None = None,
                   seed: int = 0) -> Heads:  # fmt: skip
     """Probe every head of a pattern for the difference between two kinds of prompt.
 
     >>> from patchclamp.probe.iti import knowing_heads
-    >>> liked = [f"The {show} was {word}. We went home" for show in ("film", "play") for word in ("lovely", "superb", "perfect")]
-    >>> disliked = [f"The {show} was {word}. We went home" for show in ("film", "play") for word in ("dull", "boring", "terrible")]
+    >>> shows, good, bad = ("film", "play"), ("lovely", "superb", "perfect"), ("dull", "boring", "terrible")
+    >>> liked, disliked = ([f"The {show} was {word}. We went home" for show in shows for word in said] for said in (good, bad))
     >>> heads = knowing_heads(model, liked, disliked)
     >>> heads.separation.shape, [str(edit.site) for edit in heads.edits(2, 2.0)]
     ({'layer': 4, 'head': 8}, ['blocks.2.attn.z[head=2]', 'blocks.1.attn.z[head=2]'])
@@ -101,6 +102,7 @@ def knowing_heads(model: Model, liked: Sequence, disliked: Sequence, *, site: st
             apart[row, head] = gap / torch.cat([part - part.mean() for part in along]).std().clamp(min=1e-30)
     places = model.places(site)
     labels = {"layer": [str(site.star_values(path)[0]) for path in places]}
-    grid = Grid(scores, ("layer", "head"), labels, unit="AUROC", title="Heads that tell the two kinds apart", scale="sequential",
-                details={"apart": apart}, baseline={"chance": 0.5}, note="On prompts held out; 0.5 is chance.")  # fmt: skip
+    grid = Grid(scores, ("layer", "head"), labels, unit="AUROC", title="Heads that tell the two kinds apart",
+                scale="sequential", details={"apart": apart}, baseline={"chance": 0.5},
+                note="On prompts held out; 0.5 is chance.")  # fmt: skip
     return Heads(grid, vectors, spread, tuple(places))

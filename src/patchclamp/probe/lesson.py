@@ -2,7 +2,7 @@
 
 A `Function` is a list of pairs, read from anywhere (`read` takes the JSON files that Todd et al. 2023 published). From it come
 prompts that show some of its pairs and ask for one more, prompts that ask without showing any, and prompts that show pairs
-without a function in them: with answers shuffled among the examples, as in the paper, or with answers of several functions mixed.
+without a function in them: answers are shuffled among the examples, as in the paper, or of several functions mixed.
 
 Shuffling takes the function away only where it cannot be told from the answers alone. Where every answer is a plural, `cat:
 hens, dog: cats` still says "plural": see whether the model still answers, and mix in the other functions of the same cues.
@@ -83,7 +83,7 @@ def read(path: str | Path) -> list[Function]:
     """Functions from JSON: a file with a list of {"input": cue, "output": answer}, or a folder of such files."""
     path = Path(path)
     files = sorted(path.glob("*.json")) if path.is_dir() else [path]
-    if not files:
+    if not files or not files[0].is_file():
         raise NotSaved(f"{path} holds no JSON file; a function is a file with a list of inputs and outputs.")
     made = []
     for file in files:
@@ -91,14 +91,12 @@ def read(path: str | Path) -> list[Function]:
             found = json.loads(file.read_text(encoding="utf-8"))
             made.append(Function(file.stem, tuple((str(pair["input"]), str(pair["output"])) for pair in found)))
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise NotSaved(
-                f'{file} is no list of {{"input": ..., "output": ...}} ({type(error).__name__}: {error}).'
-            ) from None
+            raise NotSaved(f'{file} is no list of {{"input": ..., "output": ...}} ({type(error).__name__}: {error}).') from None
     return made
 
 
 def shown(function: Function, shots: int, count: int, *, asked: Function | None = None, mixed: Sequence[Function] = (),
-          shuffled: bool = False, wording: Wording = Wording(), seed: int = 0) -> Lesson:  # noqa: B008  # fmt: skip
+          shuffled: bool = False, wording: Wording = Wording(), seed: int = 0) -> Lesson:  # fmt: skip
     """`count` prompts that show `shots` pairs and ask for one that is not among them; of `asked`, where that is given.
 
     With `mixed` every example is answered by one of these functions, drawn by lot among those that know the cue; with
@@ -111,7 +109,7 @@ def shown(function: Function, shots: int, count: int, *, asked: Function | None 
     """
     rng, prompts, answers = random.Random(f"{function.name} {seed}"), [], []
     if len(function.pairs) < shots + (asked is None):
-        raise WrongPrompt(f"{function.name} has {len(function.pairs)} pairs, too few to show {shots} of them and ask for another.")
+        raise WrongPrompt(f"{function.name} has {len(function.pairs)} pairs, too few to show {shots} of them and ask for one.")
     tables = [dict(one.pairs) for one in mixed]
     for _ in range(count):
         cue, answer = rng.choice((asked or function).pairs)
@@ -128,9 +126,10 @@ def shown(function: Function, shots: int, count: int, *, asked: Function | None 
     return Lesson(function.name, tuple(prompts), tuple(answers))
 
 
-def bare(function: Function, wording: Wording = Wording()) -> Lesson:  # noqa: B008
+def bare(function: Function, wording: Wording = Wording()) -> Lesson:
     """Every cue of a function, with nothing that says which function is meant."""
-    return Lesson(function.name, tuple(wording([], cue) for cue, _ in function.pairs), tuple(f" {a}" for _, a in function.pairs))
+    prompts, answers = zip(*((wording([], cue), f" {answer}") for cue, answer in function.pairs))
+    return Lesson(function.name, prompts, answers)
 
 
 def first_tokens(model: Model, answers: Sequence[str]) -> list[int]:

@@ -61,8 +61,8 @@ def onward(site: str | Site, vector: Tensor, start: int | Sequence[int] | None =
     holds where a whole dialogue is read at once or nothing is cached.
 
     >>> from patchclamp.probe.steering import onward
-    >>> happy, sad = "The film was lovely. We went home", ["The soup was hopeless. We went home", "The play was dull. I left the"]
-    >>> joy = pc.contrast(model, "blocks.1.out", [happy], ["The film was dull. We went home"])
+    >>> joy = pc.contrast(model, "blocks.1.out", ["The film was lovely. We went home"], ["The film was dull. We went home"])
+    >>> sad = ["The soup was hopeless. We went home", "The play was dull. I left the"]
     >>> model.edit(onward("blocks.1.out", 1 * joy)).generate(sad, 2).new
     ('pleased.', 'theatre cheerful')
     """
