@@ -37,7 +37,7 @@ def without(model: Model, directions: Float[Tensor, "*rows d_model"]) -> tuple[E
     rows = torch.atleast_2d(torch.as_tensor(directions))
     if rows.shape[-1] != model.width:
         raise ShapeMismatch(
-            f"the stream of {model.name} has {model.width} numbers; a direction of {rows.shape[-1]} is none of its."
+            f"the stream of {model.name} has {model.width} numbers; a direction of {rows.shape[-1]} is not in it."
         )
     return tuple(project(site, rows) for site in _writes(model))
 

@@ -30,7 +30,7 @@ from patchclamp.model.gather import every, gather
 from patchclamp.model.model import Model
 from patchclamp.probe.direction import Direction
 
-Rows = Float[Tensor, "prompt d"]
+Rows = Float[Tensor, "_ d"]
 Method = Callable[[Rows, Rows], Tensor]
 """From the activations of both kinds, (prompt, d) each, to a vector of any length; where they are pairs, row by row."""
 FOLDS = 4

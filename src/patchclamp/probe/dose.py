@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,7 +30,7 @@ from patchclamp.core.edit import Edit, steer
 from patchclamp.core.errors import Unserved, WrongPrompt
 from patchclamp.core.grid import Grid
 from patchclamp.core.journal import leaf
-from patchclamp.core.metric import Metric, called, read
+from patchclamp.core.metric import Metric, read
 from patchclamp.core.progress import progress
 from patchclamp.core.site import Site
 from patchclamp.core.uncertain import FEWEST, interval
@@ -112,11 +113,11 @@ def dose(model: Model, site: str | Site, vector: Direction | Float[Tensor, "*row
     >>> from patchclamp.probe.dose import dose, says
     >>> liked, disliked = ([f"The {w} was {a}. We went home" for w in ("film", "soup")] for a in ("lovely", "dull"))
     >>> joy = pc.contrast(model, "blocks.2.out", liked, disliked)
-    >>> response = dose(model, "blocks.2.out", joy, (0, 0.5, 1), disliked, text=[clean], randoms=1,
+    >>> response = dose(model, "blocks.2.out", joy, (0, 0.25, 1), disliked, text=[clean], randoms=1,
     ...                 measure=says([" happy", " pleased", " excited", " grateful", " cheerful", " delighted"]))
     >>> response.behaviour.shape, response.effect.values.tolist(), response.chance.values.tolist()
     ({'along': 2, 'dose': 3}, [0.0, 0.0, 1.0], [0.0, 0.0, 0.0])
-    >>> bool(response.cost.values[0, 2] > response.cost.values[0, 1] > 0)
+    >>> bool(response.cost.values[0, 2] > 0)
     True
     """
     site, step = Site.parse(site), 1 * vector if isinstance(vector, Direction) else torch.as_tensor(vector)
@@ -131,7 +132,7 @@ def dose(model: Model, site: str | Site, vector: Direction | Float[Tensor, "*row
 
     def about() -> Iterator[object]:
         yield from (fingerprint(model), str(site), step, doses, seed, getattr(by, "__name__", type(by).__name__))
-        yield from (*lines.values(), called(measure), getattr(measure, "tokens", ()), repr(prompts), repr(text))
+        yield from (*lines.values(), *_called(measure), getattr(measure, "tokens", ()), repr(prompts), repr(text))
 
     page = leaf("doses", about)
     for n, (line, size) in enumerate(progress(jobs, len(jobs), "doses")):
@@ -141,10 +142,10 @@ def dose(model: Model, site: str | Site, vector: Direction | Float[Tensor, "*row
             page.write(n, torch.cat([_measured(edited, measure, prompts), nats(edited, text)]))
     found = torch.stack([page.known[n] for n in range(len(jobs))]).unflatten(0, (len(lines), len(doses)))
     said, told = found[..., : len(prompts)].movedim(-1, 0), found[..., len(prompts) :].movedim(-1, 0)
-    name, unit = called(measure)
+    name, unit = _called(measure)
     plain = nats(model, text)
     note = f"Interval over {len(prompts)} prompts; {randoms} random directions of equal length."
-    behaviour = _grid(said, lines, doses, name, unit or "fraction", note)
+    behaviour = _grid(said, lines, doses, name, unit, note)
     cost = _grid(told - plain[:, None, None], lines, doses, "Cost on ordinary text", "nats per token", "")
     return Response(behaviour, replace(cost, baseline={"nats per token": float(plain.mean())}), doses)
 
@@ -164,7 +165,7 @@ def says(wanted: Sequence[str | int], name: str = "says it") -> Callable[[Model,
 
 
 def writes(wanted: Sequence[str | int], unwanted: Sequence[str | int], tokens: int = 12, name: str = "writes it",
-           **sampling: object) -> Callable[[Model, Sequence], PerPrompt]:  # fmt: skip
+           **sampling: Any) -> Callable[[Model, Sequence], PerPrompt]:  # fmt: skip
     """Of the wanted and unwanted words in a continuation of so many tokens, the share of wanted ones; 0 where there are none.
 
     Greedy, or by `do_sample=True` and its kin; a text without a word of either kind counts against the steering, so that
@@ -217,7 +218,7 @@ def _grid(each: Float[Tensor, "prompt along dose"], lines: dict, doses: Sequence
           note: str) -> Grid:  # fmt: skip
     counted = bool(((each == 0) | (each == 1)).all())
     ends = () if len(each) < FEWEST else wilson(each.mean(0), len(each)) if counted else interval(each)
-    details = dict(zip(("low", "high"), ends))
+    details: dict[str, Tensor] = dict(zip(("low", "high"), ends))
     labels = {"along": list(lines), "dose": [f"{size:g}" for size in doses]}
     return Grid(each.mean(0), ("along", "dose"), labels, unit, title, note, scale="sequential", details=details, each=each)
 
@@ -239,6 +240,12 @@ def _lines(doses: Sequence[float], mine: Grid, others: Grid, grid: Grid) -> Line
 
     return Lines(np.array(doses), (series("steered", mine), series("random", others)), "dose", grid.title, grid.unit,
                  title=grid.title)  # fmt: skip
+
+
+def _called(measure: Behaviour) -> tuple[str, str]:
+    """What people call it, and its unit."""
+    name = getattr(measure, "name", getattr(measure, "__name__", "behaviour"))
+    return name, getattr(measure, "unit", "") or "fraction"
 
 
 def _named(measure: Callable, name: str) -> Callable:

@@ -64,7 +64,7 @@ def indirect_effects(model: Model, means: Means, corrupted: Lesson) -> Grid:
     metric = model.metric(prob(first_tokens(model, corrupted.answers)), None)
     found, base = changes(model, inputs, cells, metric, f"heads of {corrupted.name}")
     each = found.T.unflatten(1, (len(paths), means.shape[1]))
-    details = dict(zip(("low", "high"), interval(each))) if len(each) >= FEWEST else {}
+    details: dict[str, Tensor] = dict(zip(("low", "high"), interval(each))) if len(each) >= FEWEST else {}
     labels = {"layer": [str(Site.parse(HEADS).star_values(path)[0]) for path in paths]}
     title = f"What each head alone brings back of {corrupted.name}"
     return Grid(each.mean(0), ("layer", "head"), labels, unit="probability", each=each, details=details, title=title,

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -252,8 +253,9 @@ def compared(model: Model, made: Found, heads: list[tuple[int, int]], seed: int)
     share, context = bare_accuracy(model, made, added(vectors)), sum(made.context.values()) / len(made.context)
     return {
         "in context": context, "bare": bare_accuracy(model, made), "function vector": share, "of in context": share / context,
-        "random": sum(drawn) / len(drawn), "worst random": max(drawn), "random heads": bare_accuracy(model, made, added(by(lots))),
-        "another's": bare_accuracy(model, made, added(others)), "task vector": bare_accuracy(model, made, streams),
+        "random": sum(drawn) / len(drawn), "worst random": max(drawn),
+        "random heads": bare_accuracy(model, made, added(by(lots))), "another's": bare_accuracy(model, made, added(others)),
+        "task vector": bare_accuracy(model, made, streams),
     }  # fmt: skip
 
 
@@ -284,7 +286,8 @@ def ablation(model: Model, count: int = 100) -> bool:
     numb = model.edit(*without(model, joy.vector))
     baked = numb.bake()
     with tempfile.TemporaryDirectory() as folder:
-        baked.hf.save_pretrained(folder)
+        hf: Any = baked.hf
+        hf.save_pretrained(folder)
         baked.tokenizer.save_pretrained(folder)
         again = load(Path(folder))
         prompts = [*reviews.tried["positive"], *text]
