@@ -6,17 +6,44 @@ import pytest
 
 import patchclamp as pc
 from patchclamp.probe.dose import nats, says, writes
-from patchclamp.probe.measure_steering import DOSE, MOODS, SITE, Reviews, ablation, curve, joy_of, other_text, ways, words
+from patchclamp.probe.measure_steering import (
+    DOSE,
+    EARLIER,
+    MOODS,
+    SITE,
+    Reviews,
+    ablation,
+    curve,
+    joy_of,
+    other_text,
+    topic_curve,
+    topic_direction,
+    ways,
+    words,
+)
 from patchclamp.specimens.town.lexicon import NEGATIVE, POSITIVE, SHOWS
 
 
 @pytest.mark.parametrize(("wanted", "seed"), [("positive", 0), ("negative", 1)])
 def test_the_response_is_monotone_reaches_four_fifths_and_random_directions_do_nothing(town, wanted, seed):
-    response = curve(town, seed, wanted, doses=(0, 0.5, 0.75, DOSE), count=40, texts=10, randoms=2)
+    response = curve(town, seed, wanted, doses=(0, 0.5, 0.75, DOSE), count=30, texts=6, randoms=2)
     values = response.effect.values
     assert float(values[0]) <= 0.05 and bool((values.diff() >= 0).all()) and float(values[-1]) >= 0.8
     assert float((response.behaviour.values[1:] - values[0]).abs().max()) <= 0.05
     assert 0 < float(response.cost.values[0, -1]) < 1.0
+
+
+def test_texts_on_other_topics_ask_for_a_thing_of_this_one(town):
+    response = topic_curve(town, "music", count=20, texts=4, randoms=2)
+    values = response.effect.values
+    assert float(values[0]) <= 0.05 and bool((values.diff() >= 0).all()) and float(values[-1]) >= 0.8
+    assert float((response.behaviour.values[1:] - values[0]).abs().max()) <= 0.05
+
+
+def test_a_topic_can_be_read_where_it_is_not_used(town):
+    """A layer earlier the direction separates as well, and steering along it does nothing."""
+    assert float(topic_direction(town, "music", EARLIER).separation.values) > 0.99
+    assert float(topic_curve(town, "music", EARLIER, count=12, texts=1, randoms=0).effect.values.max()) <= 0.05
 
 
 def test_reviews_to_try_are_not_those_of_training():

@@ -1,6 +1,7 @@
 """What steering, function vectors and ablated directions do in the bundled town, with their controls.
 
     python -m patchclamp.probe.measure_steering sentiment [--seeds 5]     dose and response, on held-out reviews, both ways
+    python -m patchclamp.probe.measure_steering topics                    the same, towards each of ten topics
     python -m patchclamp.probe.measure_steering methods                   every way of steering at one strength, and its cost
     python -m patchclamp.probe.measure_steering functions [--seeds 5]     function vectors against in-context accuracy
     python -m patchclamp.probe.measure_steering ablation                  a direction taken out of runs, and out of weights
@@ -41,10 +42,11 @@ from patchclamp.probe.iti import knowing_heads
 from patchclamp.probe.lesson import Function, Lesson, bare, right, shown
 from patchclamp.probe.steering import act_add, capped, onward, renormed, turned
 from patchclamp.specimens.town import corpus, pairs, tasks
-from patchclamp.specimens.town.lexicon import NEGATIVE, POSITIVE, Mood
+from patchclamp.specimens.town.lexicon import NEGATIVE, POSITIVE, SHOWS, TOPICS, Mood
 from patchclamp.specimens.town.world import town
 
 SITE, DOSE = "blocks.2.out", 0.85
+TOPIC_SITE, EARLIER, TOPIC_DOSES = "blocks.3.out", "blocks.2.out", (0.0, 0.5, 1.0, 1.5, 2.0)
 FUNCTIONS = "blocks.1.out[pos=-1]"
 DOSES = (0.0, 0.25, 0.5, 0.625, 0.75, 0.85)
 MOODS = {"positive": POSITIVE, "negative": NEGATIVE}
@@ -98,12 +100,14 @@ def curve(model: Model, seed: int, wanted: str = "positive", doses: Sequence[flo
                 text=other_text(texts), randoms=randoms, seed=seed)  # fmt: skip
 
 
-def place_direction(model: Model, reviews: Reviews) -> Direction:
-    """A real direction that is not about mood: reviews of meals against reviews of shows."""
-    kinds = {True: [], False: []}
-    for prompt in (*reviews.made["positive"], *reviews.made["negative"]):
-        kinds[any(f" {word} " in f"{prompt} " for word in ("meal", "dinner", "soup", "pudding", "service"))].append(prompt)
-    return contrast(model, SITE, kinds[True], kinds[False])
+def place_vector(model: Model, reviews: Reviews) -> torch.Tensor:
+    """A real direction that is not about mood: from shows to meals, inside each mood, so that no mood is mixed in by chance."""
+    meals = {f" {word}" for word in SHOWS["restaurant"]}
+    total = torch.zeros(model.width)
+    for prompts in reviews.made.values():
+        kinds = {wanted: [p for p in prompts if any(meal in p for meal in meals) == wanted] for wanted in (True, False)}
+        total = total + 1 * contrast(model, SITE, kinds[True], kinds[False])
+    return total
 
 
 def sentiment(model: Model, seeds: int) -> bool:
@@ -117,7 +121,7 @@ def sentiment(model: Model, seeds: int) -> bool:
         values, paid = response.effect.values, response.cost.values
         reviews = Reviews.drawn(seed)
         (start,) = [mood for mood in MOODS if mood != wanted]
-        elsewhere = 1 * place_direction(model, reviews)
+        elsewhere = place_vector(model, reviews)
         elsewhere = elsewhere * (DOSE * joy_of(model, reviews)).norm() / elsewhere.norm()
         apart = float(says(words(MOODS[wanted]))(model.edit(steer(SITE, elsewhere)), reviews.tried[start]).mean())
         worst = float((response.behaviour.values[1:] - values[0]).abs().max())
@@ -136,6 +140,44 @@ def sentiment(model: Model, seeds: int) -> bool:
     )
     print(steered.generate(reviews.tried["negative"][0], 16))
     return good and shares[1] >= 0.8
+
+
+# ---- topics ------------------------------------------------------------------------------------------------------------
+
+
+def topic_direction(model: Model, topic: str, site: str, seed: int = 0) -> Direction:
+    """From texts on anything else to texts on one topic, where a thing is about to be named."""
+    items = tasks.draw("topic", WORLD, 300, seed)
+    mine, others = ([item.clean for item in items if (item.kind == topic) == wanted] for wanted in (True, False))
+    return contrast(model, site, mine, others)
+
+
+def topic_curve(model: Model, topic: str, site: str = TOPIC_SITE, seed: int = 0, count: int = 60, texts: int = 30,
+                randoms: int = 3) -> Response:  # fmt: skip
+    """Texts about anything else, steered towards one topic, whose things they should then ask for."""
+    asked = [item.clean for item in tasks.draw("topic", WORLD, 2 * count, seed + 1000) if item.kind != topic][:count]
+    shares = {family: share for family, share in corpus.SHARES.items() if family != "topics"}
+    text = list(islice(corpus.documents(WORLD, "fresh", shares), texts))
+    measure = says([f" {thing}" for thing in TOPICS[topic].things], f"asks for {topic}")
+    return dose(model, site, topic_direction(model, topic, site, seed), TOPIC_DOSES, asked, measure=measure, text=text,
+                randoms=randoms, seed=seed)  # fmt: skip
+
+
+def topics(model: Model) -> bool:
+    """Every topic, where the direction is used; and a layer earlier, where it can be read as well and is not."""
+    table = Table("topic", "separation a layer before", "steered there", *(f"dose {size:g}" for size in TOPIC_DOSES),
+                  "random, worst", "cost (nats)", title=f"{TOPIC_SITE}: texts that then ask for a thing of it")  # fmt: skip
+    good = True
+    for topic in progress(TOPICS, label="topics"):
+        response, before = topic_curve(model, topic), topic_curve(model, topic, EARLIER, texts=1, randoms=0)
+        values = response.effect.values
+        worst = float((response.behaviour.values[1:] - values[0]).abs().max())
+        good &= bool((values.diff() >= 0).all()) and float(values[-1]) >= 0.8 and worst <= 0.05
+        table.add_row(topic, f"{float(topic_direction(model, topic, EARLIER).separation.values):.3f}",
+                      f"{100 * float(before.effect.values.max()):.0f}%", *(f"{100 * v:.0f}%" for v in values.tolist()),
+                      f"{100 * worst:.1f} points", f"{float(response.cost.values[0, -1]):.2f}")  # fmt: skip
+    console().print(table)
+    return good
 
 
 # ---- ways of steering --------------------------------------------------------------------------------------------------
@@ -310,12 +352,13 @@ def console() -> Console:
 def main() -> None:
     """Print one table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("what", choices=("sentiment", "methods", "functions", "ablation"))
+    parser.add_argument("what", choices=("sentiment", "topics", "methods", "functions", "ablation"))
     parser.add_argument("--seeds", type=int, default=5)
     options = parser.parse_args()
     torch.set_num_threads(1)
     model = load("specimen:town")
-    work = {"sentiment": lambda: sentiment(model, options.seeds), "methods": lambda: methods(model),
+    work = {"sentiment": lambda: sentiment(model, options.seeds), "topics": lambda: topics(model),
+            "methods": lambda: methods(model),
             "functions": lambda: function_vectors(model, options.seeds), "ablation": lambda: ablation(model)}  # fmt: skip
     met = work[options.what]()
     if not met:
