@@ -56,6 +56,23 @@ def test_the_baked_weights_are_the_orthogonalised_ones_by_hand(town):
     assert torch.allclose(run.logits, hf(run.tokens).logits, atol=1e-4)
 
 
+def test_a_real_model_comes_out_the_same_baked_saved_and_loaded(stories, tmp_path):
+    """A trained Llama with grouped queries: the direction from sad beginnings to happy ones."""
+    told = [[f"Once upon a time, there was a {who}. {who[0].upper() + who[1:]} was very {how}" for who in ("little girl", "boy", "dog", "cat")]
+            for how in ("happy", "sad")]  # fmt: skip
+    mood = pc.contrast(stories, "blocks.2.out", *told)
+    numb = stories.edit(*without(stories, mood.vector))
+    text = "Once upon a time, there was a little girl named Lily. She was very sad and wanted to go home."
+    logits = numb.run(text).logits
+    baked = numb.bake()
+    baked.hf.save_pretrained(tmp_path)
+    again = pc.load(tmp_path, stories.tokenizer)
+    assert torch.allclose(baked.run(text).logits, logits, atol=1e-4) and torch.allclose(
+        again.run(text).logits, logits, atol=1e-4
+    )
+    assert float((stories.run(text).logits - logits).abs().max()) > 0.1
+
+
 def test_generation_is_the_same_baked_or_not(town):
     numb = town.edit(*without(town, directions(128)))
     prompt = "When Mary and John went to the store,"

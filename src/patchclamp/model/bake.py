@@ -80,8 +80,10 @@ def _straight(write: Write) -> bool:
 
 def _begins(model: Model, edit: Edit) -> bool:
     """Whether an edit is of what the whole stream begins with."""
+    if of_weights(edit.site) or edit.site.index:
+        return False
     tower = model.anatomy.main
-    return not edit.site.index and model.places(edit.site) in ((f"{tower.blocks[0].path}.in",), (f"{tower.prefix}embed.out",))
+    return model.places(edit.site) in ((f"{tower.blocks[0].path}.in",), (f"{tower.prefix}embed.out",))
 
 
 def _tables(model: Model, edit: Edit, values: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -104,7 +106,8 @@ def _tables(model: Model, edit: Edit, values: dict[str, Tensor]) -> dict[str, Te
 def _same(model: Model, made: Model, edit: Edit) -> None:
     """A model whose stream does not begin with a sum of embeddings comes out otherwise, and is refused."""
     inputs = {name: value for name, value in example(model.hf).items() if isinstance(value, Tensor)}
-    one, other = (m.run(inputs, keep=edit.site, logits=False)[edit.site].float() for m in (model, made))
+    begin = f"{model.anatomy.main.blocks[0].path}.in"
+    one, other = (m.run(inputs, keep=begin, logits=False)[begin].float() for m in (model, made))
     if float((one - other).abs().max()) > 1e-2 * float(one.abs().max().clamp(min=1e-6)):
         raise Unserved(
             f"{edit!r} cannot be baked into {model.name}: its stream does not begin with a plain sum of embeddings (a norm or "
