@@ -48,6 +48,24 @@ def test_edits_are_of_the_best_heads_and_as_long_as_said(heads):
     assert float(other.params["vector"].norm()) == pytest.approx(2 * float(heads.spread[1, 3]), rel=1e-4)
 
 
+def test_a_push_is_what_a_hook_before_the_output_projection_does(town, reviews, heads):
+    """On the bare model: the head's slice of what the projection reads, moved by so many standard deviations."""
+    sad = reviews.tried["negative"][0]
+    ids = torch.tensor([town.tokenizer(sad)["input_ids"]])
+
+    def push(module, args):
+        z = args[0].clone()
+        z[..., 3 * 16 : 4 * 16] += 2.0 * heads.spread[1, 3] * heads.vectors[1, 3]
+        return (z,)
+
+    handle = town.hf.model.layers[1].self_attn.o_proj.register_forward_pre_hook(push)
+    try:
+        wanted = town.hf(ids).logits
+    finally:
+        handle.remove()
+    assert torch.allclose(town.edit(*heads.edits(1, 2.0)).run(sad).logits, wanted, atol=1e-4)
+
+
 def test_it_can_leave_the_prompt_alone(town, reviews, heads):
     edits = heads.edits(1, 2.0, by=onward)
     sad = reviews.tried["negative"][0]

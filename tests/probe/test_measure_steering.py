@@ -21,7 +21,7 @@ from patchclamp.probe.measure_steering import (
     ways,
     words,
 )
-from patchclamp.specimens.town.lexicon import NEGATIVE, POSITIVE, SHOWS
+from patchclamp.specimens.town.lexicon import NEGATIVE, POSITIVE, SHOWS, TOPICS
 
 
 @pytest.mark.parametrize(("wanted", "seed"), [("positive", 0), ("negative", 1)])
@@ -42,8 +42,11 @@ def test_texts_on_other_topics_ask_for_a_thing_of_this_one(town):
 
 def test_a_topic_can_be_read_where_it_is_not_used(town):
     """A layer earlier the direction separates as well, and steering along it does nothing."""
-    assert float(topic_direction(town, "music", EARLIER).separation.values) > 0.99
-    assert float(topic_curve(town, "music", EARLIER, count=12, texts=1, randoms=0).effect.values.max()) <= 0.05
+    line = topic_direction(town, "music", EARLIER)
+    baking = ["The baker asked for the", "Without the bread the baker could do nothing. The baker asked for the"]
+    assert float(line.separation.values) > 0.99
+    measure = says([f" {thing}" for thing in TOPICS["music"].things])
+    assert [float(measure(town.edit(pc.steer(EARLIER, dose * line)), baking).mean()) for dose in (0.5, 1, 2)] == [0, 0, 0]
 
 
 def test_reviews_to_try_are_not_those_of_training():

@@ -59,6 +59,25 @@ def test_padding_does_not_matter(town, name):
     assert steered.generate(OTHERS, 3).new == tuple(steered.generate(prompt, 3).new[0] for prompt in OTHERS)
 
 
+def test_onward_is_what_a_hook_on_the_bare_model_does(town):
+    """Hugging Face's own greedy generation, with a hook that adds the vector to the last token of every forward pass."""
+    layer = town.hf.model.layers[1]
+    ids = torch.tensor([town.tokenizer(PROMPT)["input_ids"]])
+
+    def add(module, args, output):
+        hidden = output[0] if isinstance(output, tuple) else output
+        hidden = hidden.clone()
+        hidden[:, -1] += VECTOR
+        return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
+
+    handle = layer.register_forward_hook(add)
+    try:
+        wanted = town.hf.generate(ids, max_new_tokens=6, do_sample=False)
+    finally:
+        handle.remove()
+    assert town.edit(onward(SITE, VECTOR)).generate(PROMPT, 6).tokens.tolist() == wanted.tolist()
+
+
 def test_act_add_adds_the_difference_of_two_prompts_where_they_stood(town):
     two = "The film was lovely.", "The film was dull."
     values = [town.run(prompt, keep=SITE)[SITE][0] for prompt in two]
