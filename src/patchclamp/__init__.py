@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from patchclamp.lenses.logit import lens as lens
     from patchclamp.model.load import load as load
     from patchclamp.model.model import Model as Model
+    from patchclamp.probe.contrast import contrast as contrast
 
 _ROOMS = {
     "cause.effects": ("effects",),
@@ -64,6 +65,7 @@ _ROOMS = {
     "lenses.logit": ("lens",),
     "model.load": ("load",),
     "model.model": ("Model",),
+    "probe.contrast": ("contrast",),
 }
 _WHERE = {name: f"patchclamp.{room}" for room, names in _ROOMS.items() for name in names}
 

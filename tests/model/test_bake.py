@@ -12,6 +12,11 @@ EDITS = {
     "a head": [pc.zero("blocks.1.attn.z[head=2]")],
     "neurons": [pc.zero("blocks.*.mlp.act[neuron=3:9]")],
     "a layer": [pc.zero("blocks.0.attn.out"), pc.zero("blocks.1.mlp.out")],
+    "a direction of what layers write": [
+        pc.project("blocks.*.mlp.out", torch.arange(64.0)),
+        pc.project("blocks.0.attn.out", torch.ones(2, 64).cumsum(1)),
+    ],
+    "a direction of the embeddings": [pc.project("embed.out", torch.arange(64.0)), pc.project("blocks.0.in", torch.ones(64))],
 }
 
 
@@ -40,7 +45,13 @@ def test_an_edited_unembedding_is_untied(ids, tmp_path):
 
 @pytest.mark.parametrize(
     "edit",
-    [pc.steer("blocks.0.out", torch.ones(64)), pc.zero("blocks.0.out"), pc.zero("blocks.0.attn.z[head=1, pos=-1]")],
+    [
+        pc.steer("blocks.0.out", torch.ones(64)),
+        pc.zero("blocks.0.out"),
+        pc.zero("blocks.0.attn.z[head=1, pos=-1]"),
+        pc.project("blocks.0.out", torch.ones(64)),
+        pc.project("blocks.0.in[pos=-1]", torch.ones(64)),
+    ],
     ids=str,
 )
 def test_what_reads_activations_cannot_be_baked(edit):

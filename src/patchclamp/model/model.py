@@ -239,7 +239,8 @@ class Model:
         """The edits written into a copy of the weights: an ordinary module, which saves and loads anywhere.
 
         Edits of weights are written as they are; of activations only those that are the same as a change of weights
-        (zeroed heads, neurons, attention or feed-forward layers). `model.bake().hf.save_pretrained(folder)` keeps it.
+        (zeroed heads, neurons, attention or feed-forward layers; directions taken out of what layers write).
+        `model.bake().hf.save_pretrained(folder)` keeps it.
         """
         from patchclamp.model.bake import bake
 
