@@ -272,6 +272,53 @@ def debug(
 
 
 @app.command()
+def blimp(
+    model: Where,
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="A folder of BLiMP's JSONL files, one a paradigm, or one such file.")
+    ],
+    limit: Annotated[int | None, typer.Option(help="Only the first so many pairs of each paradigm.")] = None,
+    bos: Annotated[
+        bool, typer.Option("--bos/--no-bos", help="Whether the beginning-of-sequence token goes before a sentence.")
+    ] = True,
+    out: Out = Path("blimp.html"),
+    resume: Resume = None,
+    remote_code: RemoteCode = False,
+    as_json: Json = False,
+) -> None:
+    """Does a model know grammar? Which of two sentences, a good and a bad one, does it find more probable?
+
+    A causal model is asked for the total log-probability of both sentences, a masked one for their pseudo-log-likelihood. Each
+    paradigm is listed with the share of pairs it gets right, a 95 % interval, and chance (0.5) beside it.
+
+        patchclamp blimp gpt2 blimp/data
+
+        patchclamp blimp gpt2 blimp/data --limit 100 --json
+
+        patchclamp blimp bert-base-cased blimp/data/anaphor_gender_agreement.jsonl --out anaphora.html
+
+    A line of a file is `{"sentence_good": "...", "sentence_bad": "..."}`; further fields may be there. Stopped by Ctrl-C, it
+    says where finished pairs are; the same command with `--resume FOLDER` goes on from there. With `--json`: `model`, `facts`,
+    `readings`, `grids` (`paradigms`, with `low`, `high`, `pairs`, `ties` and `margin` in its details), and `report`.
+    """
+    from patchclamp.app.asked import WrongOption
+    from patchclamp.app.blimp_report import blimp_report, planned
+    from patchclamp.app.work import resumable, say
+    from patchclamp.core.journal import digest
+    from patchclamp.model.measure import fingerprint
+    from patchclamp.task.blimp import load_blimp
+
+    if limit is not None and limit < 1:
+        raise WrongOption(f"--limit is how many pairs of a paradigm, one or more; got {limit}.")
+    out, paradigms = _writable(out), load_blimp(folder, limit)
+    opened = _opened(model, remote_code)
+    say(planned(paradigms))
+    card = {"command": "blimp", "model": opened.name, "weights": fingerprint(opened), "pairs": digest(paradigms), "bos": bos}
+    with resumable(resume, out, card):
+        _deliver(blimp_report(opened, paradigms, bos), out, as_json)
+
+
+@app.command()
 def sites(model: Where, remote_code: RemoteCode = False, as_json: Json = False) -> None:
     """List every place of a model that can be read and changed, with its axes.
 
