@@ -51,7 +51,8 @@ def _drawn(grid: Grid) -> Section:
     told += f"{above} lie above chance and {below} below it, by their 95 % intervals."
     ties = int(grid.details["ties"].sum())
     if ties:
-        told += f" In {ties} pair{'s' * (ties > 1)} both are equally probable, which counts as wrong; a tokenizer may not tell them apart."
+        told += f" In {ties} pair{'s' * (ties > 1)} both are equally probable, which counts as wrong; a tokenizer may not tell "
+        told += "them apart."
     bars = Bars(grid.values.numpy(), tuple(names), grid.unit, "paradigm", "sequential", low.numpy(), high.numpy(),
                 title=grid.title, note=grid.note)  # fmt: skip
     return Section("Which sentence is more probable", told, (bars,))

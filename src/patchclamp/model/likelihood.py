@@ -52,7 +52,7 @@ def masked(model: Model) -> bool:
     """Whether a model fills in masked tokens; one that neither does so nor reads from left to right is refused."""
     if getattr(getattr(model.hf, "config", None), "is_encoder_decoder", False):
         raise Unserved(
-            f"{model.name} reads one text and writes another; the probability of one text alone is not its business."
+            f"{model.name} reads one text and writes another; it gives no probability to one text alone."
         )
     if "MaskedLM" in type(model.hf).__name__:
         if getattr(model.tokenizer, "mask_token_id", None) is None:
