@@ -196,7 +196,7 @@ def activating(
     output is long), `blocks.1.out.latents[latent=*]` of a spliced dictionary, and `[neuron=100:200]` for some of them. Or it is
     a place of the stream, and `along` one direction or several: (unit, d_model). `top` texts are kept at either end, and `lot`
     drawn from each band. With a `folder`, what is known is written there every half minute, and when stopped; the same call
-    goes on from there, on the same texts in the same order. `total`, if it is known how many there are, is for the progress bar.
+    goes on from there, on the same texts in the same order. `total`, the number of texts, is for the progress bar.
 
     >>> from patchclamp.model.activating import activating
     >>> found = activating(model, "blocks.1.mlp.act[neuron=*]", [clean, corrupt, "Mary"])

@@ -5,7 +5,8 @@ masked and all others in sight; the sum is the pseudo-log-likelihood (Salazar et
 which is no probability but can be compared between texts of equal length.
 
 The first token of a text has a probability only where something stands before it: the beginning-of-sequence token, where the
-tokenizer has one. A word of several tokens is too easy for a masked model that sees its other tokens; that is left as it is.
+tokenizer has one. A word of several tokens is too easy for a masked model, which sees its other tokens (Kauf & Ivanova 2023);
+that is left as it is.
 """
 
 from __future__ import annotations
