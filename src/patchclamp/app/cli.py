@@ -272,6 +272,53 @@ def debug(
 
 
 @app.command()
+def heads(
+    model: Where,
+    prompts: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Texts that repeat words, one a line; random tokens unless given.")
+    ] = None,
+    task: Annotated[str | None, typer.Option(help="In place of a file: the prompts of a task, such as `town/parrot`.")] = None,
+    movers: Annotated[str | None, typer.Option(help="Look for name movers, too, on a task such as `town/ioi`.")] = None,
+    count: Annotated[int, typer.Option(help="How many prompts.")] = 16,
+    checkpoints: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="A folder of step-... folders: when did the model learn that?")
+    ] = None,
+    untrained: Annotated[
+        bool, typer.Option("--untrained/--no-untrained", help="Whether an untrained copy is measured beside it.")
+    ] = True,
+    seed: Seed = 0,
+    out: Out = Path("heads.html"),
+    resume: Resume = None,
+    remote_code: RemoteCode = False,
+    as_json: Json = False,
+) -> None:
+    """Which heads does a model have? Induction, previous token, copying, sinks ..., each with its evidence and its control.
+
+    Heads are named by what they look at and what they bring from there, on random tokens that are repeated or on prompts of
+    your own, and what the model loses without each is measured exactly.
+
+        patchclamp heads gpt2
+
+        patchclamp heads specimen:town --task town/parrot --movers town/ioi
+
+        patchclamp heads my-model --checkpoints my-model --json
+
+    With `--json`: `model`, `facts`, `readings`, `heads` (each with its name, score, control, and effect in nats), `grids`
+    (`heads` with every score and control in its details, `spread`, and `checkpoints`), and `report`.
+    """
+    from patchclamp.app.heads_report import How, heads_report
+    from patchclamp.app.work import resumable
+    from patchclamp.model.measure import fingerprint
+
+    how, out = How(prompts, task, movers, count, checkpoints, untrained, seed).checked(), _writable(out)
+    opened = _opened(model, remote_code)
+    asked = {name: str(said) for name, said in vars(how).items()}
+    card = {"command": "heads", "model": opened.name, "weights": fingerprint(opened), **asked}
+    with resumable(resume, out, card):
+        _deliver(heads_report(opened, how), out, as_json)
+
+
+@app.command()
 def blimp(
     model: Where,
     folder: Annotated[

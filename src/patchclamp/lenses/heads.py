@@ -58,14 +58,14 @@ from patchclamp.picture import Table
 
 LEAST, TIMES = 0.2, 2.0
 """A head has a name if its score is at least this, and this many times its control."""
-COPIES = 0.4
-"""The least score of copying and of suppressing: the token looked at stands at the upper or the lower three tenths."""
 FIRST = 4
 """The first token that is asked whether its place tells where a head looks; before it there is hardly a choice."""
 INERT = 1e-5
 """Nats by which a head that is called inert changes the next token's probabilities, at most."""
 ORDER = ("positional", "copying", "suppressing", "current token", "sink")
-"""Names that a head has only where no other fits, the first of them that does."""
+"""Names that a head has only where no other fits, the first of them that does, and from a higher score on."""
+CLEAR = 0.4
+"""The least score of those: most heads look a little at the first token, or at themselves."""
 Scores = dict[str, tuple[Tensor, Tensor]]
 """Name -> its score and its control, (layer, head) each."""
 
@@ -205,7 +205,7 @@ def _named(scores: Scores, i: int, h: int, effect: float) -> str:
     fits = {}
     for name, (score, control) in scores.items():
         value, other = float(score[i, h]), max(float(control[i, h]), 0.0)
-        if value >= (COPIES if name in ("copying", "suppressing") else LEAST) and value >= TIMES * other:
+        if value >= (CLEAR if name in ORDER else LEAST) and value >= TIMES * other:
             fits[name] = value
     special = {name: value for name, value in fits.items() if name not in ORDER}
     return max(special, key=special.__getitem__) if special else next((name for name in ORDER if name in fits), "")

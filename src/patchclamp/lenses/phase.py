@@ -23,9 +23,9 @@ from patchclamp.core.grid import Grid
 from patchclamp.core.journal import leaf
 from patchclamp.core.progress import progress
 from patchclamp.lenses.attention import induction, looks, masks_of, previous, repeated, unrepeated
+from patchclamp.model import load
 from patchclamp.model.inputs import Inputs, Prompt
 from patchclamp.model.likelihood import surprisals
-from patchclamp.model.load import load
 from patchclamp.model.looks import shuffled
 from patchclamp.model.measure import fingerprint
 from patchclamp.model.model import Model
@@ -49,9 +49,10 @@ def checkpoints(folder: str | Path) -> Iterator[tuple[int, Model]]:
              if path.name.rpartition("-")[2].isdigit()}  # fmt: skip
     if not found:
         raise NotAModel(f"{folder} has no folders step-... or checkpoint-...; give pairs of a step and a model instead.")
-    whole = load(str(folder)) if (folder / "config.json").is_file() else None
+    whole = load.load(str(folder)) if (folder / "config.json").is_file() else None
     for step, path in sorted(found.items()):
-        yield step, load(str(path)) if whole is None else load(load(str(path)).hf, whole.tokenizer)
+        model = load.load(str(path))
+        yield step, model if whole is None else load.load(model.hf, whole.tokenizer)
     if whole is not None:
         yield _last(folder, max(found)), whole
 
