@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from patchclamp.core.errors import ShapeMismatch, WrongAxis, WrongPrompt, did_you_mean
 from patchclamp.core.grid import Grid
@@ -23,6 +23,7 @@ from patchclamp.core.progress import progress
 from patchclamp.model.inputs import Inputs, Prompt, longest
 from patchclamp.model.looks import looking, patterns
 from patchclamp.model.model import Model
+from patchclamp.model.ordinary import lead, ordinary
 
 Line = Int[Tensor, " pos"]
 Mask = Float[Tensor, "query key"]
@@ -189,42 +190,27 @@ def repeated(model: Model, prompts: int = 16, length: int = 20, seed: int = 0) -
     >>> repeated(model, prompts=3, length=10).shape
     torch.Size([3, 21])
     """
-    lead, drawn = _drawn(model, prompts, length, seed)
+    before, drawn = _drawn(model, prompts, length, seed)
     half = drawn[:, : drawn.shape[1] // 2]
-    return torch.cat([lead, half, half], 1)
+    return torch.cat([before, half, half], 1)
 
 
 def unrepeated(model: Model, prompts: int = 16, length: int = 20, seed: int = 0) -> Int[Tensor, "batch pos"]:
     """The same as `repeated`, but with other tokens where the repeat would be: as long, beginning alike, nothing twice."""
-    lead, drawn = _drawn(model, prompts, length, seed)
-    return torch.cat([lead, drawn], 1)
+    before, drawn = _drawn(model, prompts, length, seed)
+    return torch.cat([before, drawn], 1)
 
 
 def _drawn(model: Model, prompts: int, length: int, seed: int) -> tuple[Tensor, Tensor]:
-    tokenizer = model.tokenizer
-    vocab = _vocabulary(model)
-    special = set(getattr(tokenizer, "all_special_ids", ()) or ())
-    ordinary = torch.tensor([t for t in range(min(vocab, len(tokenizer) if tokenizer else vocab)) if t not in special])
-    start = getattr(tokenizer, "bos_token_id", None)
-    leads = start is not None and list(tokenizer("a")["input_ids"])[:1] == [start]
+    known, start = ordinary(model), lead(model)
     limit = longest(getattr(model.hf, "config", None))
-    size = min(length, len(ordinary) // 2, (limit - leads) // 2 if limit else length)
+    size = min(length, len(known) // 2, (limit - (start is not None)) // 2 if limit else length)
     if size < 2:
         raise WrongPrompt(f"{model.name} has no room for a sequence of two tokens and its repeat; give prompts of your own.")
     generator = torch.Generator().manual_seed(seed)
-    drawn = [ordinary[torch.randperm(len(ordinary), generator=generator)[: 2 * size]] for _ in range(prompts)]
-    lead = torch.full((prompts, int(leads)), start if leads else 0, dtype=torch.long)
-    return lead, torch.stack(drawn)
-
-
-def _vocabulary(model: Model) -> int:
-    """How many tokens a model knows; of other people's modules, by the first embedding there is."""
-    if "embed.W_E" in model.weights:
-        return model.weights["embed.W_E"].shape[0]
-    found = next((m.num_embeddings for m in model.hf.modules() if isinstance(m, nn.Embedding)), 0)
-    if not found:
-        raise WrongPrompt(f"{model.name} does not say how many tokens it knows; give prompts of your own.")
-    return found
+    drawn = [known[torch.randperm(len(known), generator=generator)[: 2 * size]] for _ in range(prompts)]
+    before = torch.tensor([] if start is None else [start], dtype=torch.long).expand(prompts, -1)
+    return before, torch.stack(drawn)
 
 
 # ---- bookkeeping -------------------------------------------------------------------------------------------------------

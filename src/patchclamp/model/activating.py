@@ -287,7 +287,7 @@ def _joined(found: Activating, ids: list[list[int]], values: list[Tensor], top: 
     count = found.count.flatten().index_add(
         0, (bands + torch.arange(units) * 2 * BANDS).flatten(), torch.ones(bands.numel(), dtype=torch.long)
     )
-    ends = {}
+    ends, lots = {}, found.lot
     for name, sign in (("top", 1.0), ("bottom", -1.0)):
         best = [(sign * v).max(0) for v in values]
         mine = {"value": torch.stack([b.values for b in best], 1) * sign,
@@ -366,7 +366,7 @@ def _resumed(folder: Path, asked: Mapping[str, Any], site: str, along: Tensor | 
         raise NotSaved(f"{folder} holds other examples: their {other} was {before.get(other)}, and is {asked[other]} now. "
                        "Ask the same, or name another folder.")  # fmt: skip
     names = ("top", "bottom", "lot")
-    tables = [{k.partition(".")[2]: v for k, v in tensors.items() if k.startswith(f"{name}.")} for name in names]
+    top, bottom, lot = ({k.partition(".")[2]: v for k, v in tensors.items() if k.startswith(f"{n}.")} for n in names)
     parts = tensors["ids"].split(tensors["lengths"].tolist())
     texts = {int(p): tuple(row.tolist()) for p, row in zip(tensors["prompts"], parts)}
-    return Activating(site, along, *tables, tensors["count"], tensors["scale"], json.loads(about["seen"]), texts)
+    return Activating(site, along, top, bottom, lot, tensors["count"], tensors["scale"], json.loads(about["seen"]), texts)

@@ -21,6 +21,7 @@ from torch import Tensor
 from patchclamp.core.errors import Unserved, WrongPrompt
 from patchclamp.core.run import Run
 from patchclamp.model.inputs import rows
+from patchclamp.model.ordinary import size
 
 if TYPE_CHECKING:
     from patchclamp.model.model import Model
@@ -52,9 +53,7 @@ def log_probability(model: Model, texts: Sequence, bos: bool | None = True) -> F
 def masked(model: Model) -> bool:
     """Whether a model fills in masked tokens; one that neither does so nor reads from left to right is refused."""
     if getattr(getattr(model.hf, "config", None), "is_encoder_decoder", False):
-        raise Unserved(
-            f"{model.name} reads one text and writes another; it gives no probability to one text alone."
-        )
+        raise Unserved(f"{model.name} reads one text and writes another; it gives no probability to one text alone.")
     if "MaskedLM" in type(model.hf).__name__:
         if getattr(model.tokenizer, "mask_token_id", None) is None:
             raise Unserved(f"{model.name} fills in masked tokens, but its tokenizer has no mask token.")
@@ -67,7 +66,7 @@ def _causal(model: Model, ids: list[list[int]]) -> Float[Tensor, " text"]:
     if short is not None:
         raise WrongPrompt(f"text {short} is {len(ids[short])} token, and nothing stands before it; a longer one is needed.")
     found = torch.zeros(len(ids), dtype=torch.float64)
-    for batch in batches([len(row) for row in ids], _wide(model)):
+    for batch in batches([len(row) for row in ids], size(model)):
         run = model.run([ids[i] for i in batch])
         for r, i in enumerate(batch):
             found[i] = surprisals(run, r).neg().double().sum()
@@ -90,18 +89,13 @@ def _masked(model: Model, ids: list[list[int]]) -> Float[Tensor, " text"]:
     special = set(model.tokenizer.all_special_ids) - {model.tokenizer.unk_token_id}
     asked = [(i, p) for i, row in enumerate(ids) for p, token in enumerate(row) if token not in special]
     found = torch.zeros(len(ids), dtype=torch.float64)
-    for batch in batches([len(ids[i]) for i, _ in asked], _wide(model)):
+    for batch in batches([len(ids[i]) for i, _ in asked], size(model)):
         held = [asked[n] for n in batch]
         run = model.run([[*ids[i][:p], model.tokenizer.mask_token_id, *ids[i][p + 1 :]] for i, p in held])
         for r, (i, p) in enumerate(held):
             logits = run.logits[r, run.windows[""].tokens(r)[p]].detach().double()
             found[i] += float(logits[ids[i][p]] - logits.logsumexp(-1))
     return found.float()
-
-
-def _wide(model: Model) -> int:
-    """Numbers that one token's logits take."""
-    return int(getattr(model.hf.config, "vocab_size", 0) or 50_000) if hasattr(model.hf, "config") else 50_000
 
 
 def batches(lengths: Sequence[int], wide: int = 1) -> Iterator[list[int]]:

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Int
 from torch import Tensor
 
 from patchclamp.core.errors import WrongPrompt
 from patchclamp.model.activating import BATCH, Example, read
+from patchclamp.model.ordinary import lead, ordinary
 from patchclamp.picture import Tokens
 
 if TYPE_CHECKING:
@@ -79,15 +79,16 @@ def shortest(
         raise WrongPrompt(f"least is the share of the activation to be kept, above 0 and up to 1; got {least}.")
     if whole <= 0:
         raise WrongPrompt(f"the unit's activation on this text is {whole:.3g}; there is nothing to keep.")
-    lead = _lead(model, ids)
-    cuts = [ids[:lead] + ids[first:] for first in range(len(ids) - 1, lead - 1, -1)]
+    first_own = int(ids[0] == lead(model) and len(ids) > 1)
+    cuts = [ids[:first_own] + ids[first:] for first in range(len(ids) - 1, first_own - 1, -1)]
     values = _at_the_end(model, site, cuts, along, unit)
     first = next((n for n, v in enumerate(values) if v >= least * whole), len(cuts) - 1)
     kept, value = cuts[first], values[first]
-    lots = _lots(model, len(kept) * draws, seed).view(len(kept), draws)
-    changed = [kept[:i] + [int(t)] + kept[i + 1 :] for i in range(lead, len(kept)) for t in lots[i]]
+    known, generator = ordinary(model), torch.Generator().manual_seed(seed)
+    lots = known[torch.randint(len(known), (len(kept), draws), generator=generator)]
+    changed = [kept[:i] + [int(t)] + kept[i + 1 :] for i in range(first_own, len(kept)) for t in lots[i]]
     without = torch.tensor(_at_the_end(model, site, changed, along, unit)).view(-1, draws).mean(1)
-    lost = [0.0] * lead + (1 - without / value).tolist()
+    lost = [0.0] * first_own + (1 - without / value).tolist()
     return Shortest(tuple(model.run_reader.words(kept)), tuple(lost), value, whole, least)
 
 
@@ -99,17 +100,3 @@ def _at_the_end(model: Model, site: str, prompts: Sequence[list[int]], along: Te
                 raise WrongPrompt(f"{site} names {values.shape[1]} units; say unit=, or name one.")
             found.append(float(values[-1, unit or 0]))
     return found
-
-
-def _lead(model: Model, ids: list[int]) -> int:
-    """How many tokens at the beginning are not the text's own."""
-    start = getattr(model.tokenizer, "bos_token_id", None)
-    return int(bool(ids) and ids[0] == start and len(ids) > 1)
-
-
-def _lots(model: Model, n: int, seed: int) -> Int[Tensor, " lot"]:
-    """Ordinary tokens, drawn by lot."""
-    special = set(getattr(model.tokenizer, "all_special_ids", ()) or ())
-    size = len(model.tokenizer) if model.tokenizer is not None else model.hf.config.vocab_size
-    ordinary = torch.tensor([t for t in range(int(size)) if t not in special])
-    return ordinary[torch.randint(len(ordinary), (n,), generator=torch.Generator().manual_seed(seed))]
