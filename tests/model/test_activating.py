@@ -72,6 +72,16 @@ def test_what_is_kept_does_not_grow_with_the_stream(town, corpus):
     assert torch.allclose(few.top["value"][:, 0], many.top["value"][:, 0], atol=1e-5)
 
 
+def test_of_wide_dictionaries_fewer_texts_are_run_at_once(town, corpus, found, monkeypatch):
+    sizes = []
+    monkeypatch.setattr("patchclamp.model.activating.ROOM", 384 * 40 * 5)
+    monkeypatch.setattr("patchclamp.model.activating.read", lambda m, s, ids, a: sizes.append(len(ids)) or read(m, s, ids, a))
+    again = activating(town, SITE, corpus, top=5, lot=2)
+    assert max(sizes) == 16 and sum(sizes) == 150 and len(sizes) > 15
+    assert torch.allclose(again.top["value"], found.top["value"], atol=1e-4)
+    assert (again.count - found.count).abs().sum() <= 0.001 * found.count.sum()  # a value on an edge may fall to either side
+
+
 def test_every_text_of_a_band_is_as_likely_to_be_drawn(gpt2):
     texts = torch.randint(99, (60, 3), generator=torch.Generator().manual_seed(0)).tolist()
     direction = torch.zeros(gpt2.width)  # all texts in one band

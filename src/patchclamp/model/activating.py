@@ -41,15 +41,20 @@ if TYPE_CHECKING:
     from patchclamp.model.model import Model
 
 BANDS = 24
-"""Bands on either side of zero, half an octave each: the largest activation of the first batch lies 16 bands up."""
+"""Bands on either side of zero, half an octave each: the largest activation of the first texts lies 16 bands up."""
 HEADROOM = 8
-"""Bands above the largest activation of the first batch."""
+"""Bands above the largest activation of the first texts."""
 BATCH = 64
 """Texts that are run at a time."""
+ROOM = 1 << 26
+"""Activations that are held at a time, at most: of wide dictionaries fewer texts are run at once."""
 PATIENCE = 30.0
 """Seconds between two writings of what is known so far."""
 STATE = "activating.safetensors"
-Values = Float[Tensor, "prompt pos unit"]
+FIRST = 16
+"""Texts by which the bands are laid out."""
+Peaks = tuple[Any, Any]
+"""Of one text, for each unit: the highest activation and where, the lowest and where."""
 
 
 @dataclass(frozen=True)
@@ -216,8 +221,8 @@ def activating(
     try:
         for batch in progress(_batches(stream), None if total is None else -(-(total - done) // BATCH), "activating texts"):
             ids = [rows(model.tokenizer, t)[0] if not isinstance(t, Tensor) else t.tolist() for t in batch]
-            values = read(model, site, ids, along)
-            found = _joined(found or _empty(site, along, values, top, lot), ids, values, top, lot, seed)
+            found, peaks = _looked(model, found, ids, site, along, top, lot)
+            found = _joined(found, ids, peaks, top, lot, seed)
             if folder is not None and time.monotonic() > due:
                 _write(found, Path(folder), asked)
                 due = time.monotonic() + PATIENCE
@@ -264,7 +269,7 @@ def _batches(texts: Iterator) -> Iterator[list]:
 
 
 def _empty(site: str, along: Tensor | None, values: list[Tensor], top: int, lot: int) -> Activating:
-    """Nothing yet. The bands are laid out by the first batch."""
+    """Nothing yet. The bands are laid out by the first texts."""
     most = torch.cat(values).abs().amax(0)
     heard = most[most > 0]
     scale = torch.where(most > 0, most, heard.median() if len(heard) else torch.ones(()))  # silent so far: like the others
@@ -279,27 +284,41 @@ def _empty(site: str, along: Tensor | None, values: list[Tensor], top: int, lot:
     return Activating(site, along, table(top), table(top), lots, count, scale, {"prompts": 0, "tokens": 0}, {})
 
 
-def _joined(found: Activating, ids: list[list[int]], values: list[Tensor], top: int, lot: int, seed: int) -> Activating:
-    """What is known, and a batch more."""
+def _looked(model: Model, found: Activating | None, ids: list[list[int]], site: str, along: Tensor | None, top: int,
+            lot: int) -> tuple[Activating, list[Peaks]]:  # fmt: skip
+    """The highest and the lowest activation of each text; the tokens are counted, so that no text's need be held."""
+    peaks, at = list[Peaks](), 0
+    count = None if found is None else found.count.clone()
+    while at < len(ids):
+        room = FIRST if found is None else max(1, ROOM // (found.units * max(map(len, ids[at : at + BATCH]))))
+        values = read(model, site, ids[at : at + min(room, BATCH)], along)
+        found = found or _empty(site, along, values, top, lot)
+        count = torch.zeros_like(found.count) if count is None else count
+        rows_of = torch.arange(found.units) * 2 * BANDS
+        for v in values:
+            bands = (_band(v, found.scale) + rows_of).flatten()
+            count.view(-1).index_add_(0, bands, torch.ones_like(bands))
+            peaks.append((v.max(0), v.min(0)))
+        at += len(values)
+    assert found is not None and count is not None
+    return replace(found, count=count), peaks
+
+
+def _joined(found: Activating, ids: list[list[int]], peaks: list[Peaks], top: int, lot: int, seed: int) -> Activating:
+    """What is known, and the peaks of a batch more."""
     first, units = found.seen["prompts"], found.units
-    flat = torch.cat(values)
-    bands = _band(flat, found.scale)
-    count = found.count.flatten().index_add(
-        0, (bands + torch.arange(units) * 2 * BANDS).flatten(), torch.ones(bands.numel(), dtype=torch.long)
-    )
     ends, lots = {}, found.lot
-    for name, sign in (("top", 1.0), ("bottom", -1.0)):
-        best = [(sign * v).max(0) for v in values]
-        mine = {"value": torch.stack([b.values for b in best], 1) * sign,
-                "pos": torch.stack([b.indices for b in best], 1).int(),
+    for end, (name, sign) in enumerate((("top", 1.0), ("bottom", -1.0))):
+        best = [peak[end] for peak in peaks]
+        mine = {"value": torch.stack([b.values for b in best], 1), "pos": torch.stack([b.indices for b in best], 1).int(),
                 "prompt": torch.arange(first, first + len(ids)).int().expand(units, -1)}  # fmt: skip
         known = {k: torch.cat([getattr(found, name)[k], mine[k]], 1) for k in mine}
         order = (sign * known["value"]).nan_to_num(-float("inf")).sort(dim=1, descending=True, stable=True).indices[:, :top]
         ends[name] = {k: v.gather(1, order) for k, v in known.items()}
         if name == "top":
             lots = _drawn(found, mine, lot, seed + 1_000_003 * first)
-    made = replace(found, top=ends["top"], bottom=ends["bottom"], lot=lots, count=count.view(units, -1),
-                   seen={"prompts": first + len(ids), "tokens": found.seen["tokens"] + len(flat)})  # fmt: skip
+    made = replace(found, top=ends["top"], bottom=ends["bottom"], lot=lots,
+                   seen={"prompts": first + len(ids), "tokens": found.seen["tokens"] + sum(map(len, ids))})  # fmt: skip
     known_texts = {**found.texts, **{first + i: tuple(row) for i, row in enumerate(ids)}}
     wanted = {int(p) for t in (made.top, made.bottom, made.lot) for p in t["prompt"].unique()} - {-1}
     return replace(made, texts={p: known_texts[p] for p in sorted(wanted)})
