@@ -4,7 +4,7 @@ import pytest
 
 import planted_neurons as planted
 from patchclamp.model.activating import Example, activating
-from patchclamp.model.illusion import illusion, senses, shared
+from patchclamp.model.illusion import Check, Shared, _chance, illusion, senses, shared
 
 SITE = "blocks.0.mlp.act[neuron=*]"
 
@@ -41,6 +41,23 @@ def test_an_illusion_says_what_is_there_instead(model, corpora):
     check = illusion(model, 1, corpora["one"], corpora["two"])
     assert check.first.trait in ((0, "9"), (-1, "7")) and check.held == 1 and check.second <= 0.1
     assert check.instead.trait in ((0, "22"), (-1, "21")) and check.loudness == pytest.approx(1, abs=1e-3)
+
+
+def test_what_chance_explains_is_no_illusion():
+    rest = {"first": Shared((0, "a"), 0.6, 0.0), "instead": Shared(None, 0.0, 0.0), "loudness": 1.0}
+    assert (
+        Check(0, held=0.6, second=0.3, chance=_chance([True] * 6 + [False] * 4, [True] * 6 + [False] * 14), **rest).verdict
+        == "unclear"
+    )
+    assert (
+        Check(0, held=0.9, second=0.1, chance=_chance([True] * 9 + [False], [True] * 2 + [False] * 18), **rest).verdict
+        == "illusion"
+    )
+    # by hand: C(11, 9) C(19, 1) / C(30, 10), and one term more
+    from math import comb
+
+    expected = (comb(11, 9) * comb(19, 1) + comb(11, 10) * comb(19, 0)) / comb(30, 10)
+    assert _chance([True] * 9 + [False], [True] * 2 + [False] * 18) == pytest.approx(expected)
 
 
 def test_senses_are_counted(model, corpora):

@@ -28,6 +28,8 @@ REACH = 3
 """How many tokens before the active one are looked at."""
 CLEAR, GONE = 0.6, 0.3
 """The share of examples from which a trait is what they have in common, and below which it is not."""
+SURE = 0.01
+"""The largest chance at which a trait is said to be gone."""
 SILENT = 0.5
 """Of the largest activation on the first corpus: where the second has less, it does not activate the unit."""
 
@@ -108,15 +110,22 @@ class Check:
     """What these have in common."""
     loudness: float
     """The largest activation on the second corpus, as a share of that on the first."""
+    chance: float
+    """How often so many more of the held-out examples have it by chance (Fisher's exact test)."""
 
     @property
     def verdict(self) -> str:
-        """`holds`; `illusion`: clear on the first corpus and gone on the second; `silent` there; `unclear` on the first."""
+        """`holds`; `illusion`: clear on the first corpus and gone on the second; `silent` there; `unclear`.
+
+        Unclear is what too few examples of the first corpus share, and what is rarer on the second by no more than chance.
+        """
         if self.held < CLEAR or self.first.share < CLEAR:
             return "unclear"
         if self.second > GONE:
             return "holds"
-        return "silent" if self.loudness < SILENT else "illusion"
+        if self.loudness < SILENT:
+            return "silent"
+        return "illusion" if self.chance <= SURE else "unclear"
 
 
 def illusion(model: Model, unit: int, one: Activating, two: Activating, n: int = 20, traits: Traits = words) -> Check:
@@ -131,9 +140,21 @@ def illusion(model: Model, unit: int, one: Activating, two: Activating, n: int =
     mine, theirs = one.examples(model, unit, n=n), two.examples(model, unit, n=n)
     usual = one.band(model, unit, 0.0, 0.5, n)
     found = shared(mine[::2], usual, traits)
-    held, second = (sum(found.trait in set(traits(e)) for e in some) / max(len(some), 1) for some in (mine[1::2], theirs))
+    kept, there = ([found.trait in set(traits(e)) for e in some] for some in (mine[1::2], theirs))
     loud = max((e.value for e in theirs), default=0.0) / max(max((e.value for e in mine), default=0.0), 1e-30)
-    return Check(unit, found, held, second, shared(theirs, two.band(model, unit, 0.0, 0.5, n), traits), loud)
+    instead = shared(theirs, two.band(model, unit, 0.0, 0.5, n), traits)
+    return Check(unit, found, _share(kept), _share(there), instead, loud, _chance(kept, there))
+
+
+def _share(hits: Sequence[bool]) -> float:
+    return sum(hits) / max(len(hits), 1)
+
+
+def _chance(kept: Sequence[bool], there: Sequence[bool]) -> float:
+    from scipy.stats import fisher_exact
+
+    table = [[sum(kept), len(kept) - sum(kept)], [sum(there), len(there) - sum(there)]]
+    return float(fisher_exact(table, alternative="greater").pvalue)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _counted(examples: Sequence[Example], traits: Traits) -> dict[Hashable, float]:
