@@ -30,6 +30,21 @@ def test_what_a_head_matters_is_the_divergence_without_it(gpt2, ids):
     assert torch.allclose(found[:, 1, 2], expected, atol=1e-6)
 
 
+def test_of_a_large_vocabulary_fewer_prompts_are_run(gpt2, monkeypatch):
+    ids = torch.randint(99, (6, 7), generator=torch.Generator().manual_seed(0))
+    whole = ablations(gpt2, gpt2.inputs(ids))
+    monkeypatch.setattr("patchclamp.lenses.heads.ROOM", 3 * 7 * 99)
+    assert torch.allclose(ablations(gpt2, gpt2.inputs(ids)), whole[:3], atol=1e-6)
+
+
+def test_padding_does_not_count(town):
+    """Two prompts of unequal length give what each gives alone."""
+    both = ["The list began: sun hat. The second list was the same: sun hat.", "Mary and John went to the store."]
+    together = ablations(town, town.inputs(both))
+    for r, prompt in enumerate(both):
+        assert torch.allclose(together[r], ablations(town, town.inputs([prompt]))[0], atol=1e-5)
+
+
 def test_the_towns_induction_heads_act_in_its_own_language_and_an_untrained_town_has_none(town):
     parrots = [p.clean for p in draw("town/parrot", 6, seed=0, tokenizer=town.tokenizer)]
     grid = name_heads(town, parrots)

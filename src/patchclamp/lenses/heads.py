@@ -53,6 +53,7 @@ from patchclamp.model.inputs import Inputs, Prompt
 from patchclamp.model.looks import looking, shuffled
 from patchclamp.model.measure import measure
 from patchclamp.model.model import Model
+from patchclamp.model.ordinary import size
 from patchclamp.model.ride import Cell
 from patchclamp.picture import Table
 
@@ -60,6 +61,8 @@ LEAST, TIMES = 0.2, 2.0
 """A head has a name if its score is at least this, and this many times its control."""
 FIRST = 4
 """The first token that is asked whether its place tells where a head looks; before it there is hardly a choice."""
+ROOM = 1 << 23
+"""Logits of one run without a head, at most."""
 INERT = 1e-5
 """Nats by which a head that is called inert changes the next token's probabilities, at most."""
 ORDER = ("positional", "copying", "suppressing", "current token", "sink")
@@ -165,16 +168,28 @@ def positional(model: Model, inputs: Inputs) -> tuple[Float[Tensor, "layer head"
 
 
 def ablations(model: Model, inputs: Inputs) -> Float[Tensor, "batch layer head"]:
-    """How far the next token's probabilities move without each head, averaged over tokens: KL divergence, in nats."""
-    whole = model.run(inputs).logits.float().log_softmax(-1)
+    """How far the next token's probabilities move without each head, averaged over tokens: KL divergence, in nats.
+
+    Of a large vocabulary only the first prompts are taken, as many as there is room for.
+    """
+    inputs = _few(model, inputs)
+    whole = model.run(inputs).logits.float()
+    chances, total = whole.softmax(-1), whole.logsumexp(-1)
     places = {site.replace(".pattern", ".z"): _heads(model, site) for site in looking(model).values()}
     cells = [Cell(((z, zero(f"{z}[head={h}]")),)) for z, n in places.items() for h in range(n)]
 
     def moved(logits: Logits) -> PerPrompt:
-        return (whole.exp() * (whole - logits.float().log_softmax(-1))).sum(-1).mean(-1)
+        # as a sum of differences, so that equal logits give nothing at all
+        each = torch.einsum("bpv,bpv->bp", chances, whole - logits) - (total - logits.float().logsumexp(-1))
+        return torch.stack([each[r, list(inputs.windows[""].tokens(r))].mean() for r in range(inputs.batch)])
 
     rows = measure(model, inputs, cells, moved, "leaving heads out").clamp(min=0).split(list(places.values()))
     return torch.stack([side_by_side([row[:, r] for row in rows]) for r in range(inputs.batch)])
+
+
+def _few(model: Model, inputs: Inputs) -> Inputs:
+    most = max(2, ROOM // (inputs.tokens.shape[1] * size(model)))
+    return inputs if inputs.batch <= most else model.inputs([inputs.ids(row=r) for r in range(most)])
 
 
 def listed(grid: Grid, least: float = 0.0) -> Table:
