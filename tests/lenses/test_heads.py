@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import induction as published
 import patchclamp as pc
 import six_heads
 from patchclamp.cause.align import untrained
@@ -20,6 +21,15 @@ def test_six_hand_set_heads_of_six_kinds_are_named_six_of_six(order):
     inert = expected.index("inert")
     assert float(grid.values[0, inert]) < 1e-6 and float(grid.each[:, 0, inert].max()) < 1e-6
     assert sorted(set(six_heads.KINDS.values())) == sorted([*grid.text[0], "induction"])
+
+
+def test_a_published_models_heads_are_named_as_its_card_has_them_and_no_others(shared):
+    model, generator = pc.load(published.module(shared)), torch.Generator().manual_seed(0)
+    copy = torch.cat([torch.zeros(16, 1, dtype=torch.long), torch.randint(1, 128, (16, 27), generator=generator)], 1)
+    other = torch.randint(1, 128, (16, 85), generator=generator)
+    grid = name_heads(model, torch.cat([copy, copy, copy, copy[:, :1]], 1), other)
+    assert grid.text == [["", "", "previous token", ""], ["", "induction", "induction", "induction"]]
+    assert grid.values[0, 2] > 0.5 and (grid.values[1, 1:] > 0.1).all()
 
 
 def test_what_a_head_matters_is_the_divergence_without_it(gpt2, ids):
