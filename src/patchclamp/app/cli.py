@@ -272,6 +272,100 @@ def debug(
 
 
 @app.command()
+def heads(
+    model: Where,
+    prompts: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Texts that repeat words, one a line; random tokens unless given.")
+    ] = None,
+    task: Annotated[str | None, typer.Option(help="In place of a file: the prompts of a task, such as `town/parrot`.")] = None,
+    movers: Annotated[str | None, typer.Option(help="Look for name movers, too, on a task such as `town/ioi`.")] = None,
+    count: Annotated[int, typer.Option(help="How many prompts.")] = 16,
+    checkpoints: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="A folder of step-... folders: when did the model learn that?")
+    ] = None,
+    untrained: Annotated[
+        bool, typer.Option("--untrained/--no-untrained", help="Whether an untrained copy is measured beside it.")
+    ] = True,
+    seed: Seed = 0,
+    out: Out = Path("heads.html"),
+    resume: Resume = None,
+    remote_code: RemoteCode = False,
+    as_json: Json = False,
+) -> None:
+    """Which heads does a model have? Induction, previous token, copying, sinks ..., each with its evidence and its control.
+
+    Heads are named by what they look at and what they bring from there, on random tokens that are repeated or on prompts of
+    your own, and what the model loses without each is measured exactly.
+
+        patchclamp heads gpt2
+
+        patchclamp heads specimen:town --task town/parrot --movers town/ioi
+
+        patchclamp heads my-model --checkpoints my-model --json
+
+    With `--json`: `model`, `facts`, `readings`, `heads` (each with its name, score, control, and effect in nats), `grids`
+    (`heads` with every score and control in its details, `spread`, and `checkpoints`), and `report`.
+    """
+    from patchclamp.app.heads_report import How, heads_report
+    from patchclamp.app.work import resumable
+    from patchclamp.model.measure import fingerprint
+
+    how, out = How(prompts, task, movers, count, checkpoints, untrained, seed).checked(), _writable(out)
+    opened = _opened(model, remote_code)
+    asked = {name: str(said) for name, said in vars(how).items()}
+    card = {"command": "heads", "model": opened.name, "weights": fingerprint(opened), **asked}
+    with resumable(resume, out, card):
+        _deliver(heads_report(opened, how), out, as_json)
+
+
+@app.command()
+def blimp(
+    model: Where,
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="A folder of BLiMP's JSONL files, one a paradigm, or one such file.")
+    ],
+    limit: Annotated[int | None, typer.Option(help="Only the first so many pairs of each paradigm.")] = None,
+    bos: Annotated[
+        bool, typer.Option("--bos/--no-bos", help="Whether the beginning-of-sequence token goes before a sentence.")
+    ] = True,
+    out: Out = Path("blimp.html"),
+    resume: Resume = None,
+    remote_code: RemoteCode = False,
+    as_json: Json = False,
+) -> None:
+    """Does a model know grammar? Which of two sentences, a good and a bad one, does it find more probable?
+
+    A causal model is asked for the total log-probability of both sentences, a masked one for their pseudo-log-likelihood. Each
+    paradigm is listed with the share of pairs it gets right, a 95 % interval, and chance (0.5) beside it.
+
+        patchclamp blimp gpt2 blimp/data
+
+        patchclamp blimp gpt2 blimp/data --limit 100 --json
+
+        patchclamp blimp bert-base-cased blimp/data/anaphor_gender_agreement.jsonl --out anaphora.html
+
+    A line of a file is `{"sentence_good": "...", "sentence_bad": "..."}`; further fields may be there. Stopped by Ctrl-C, it
+    says where finished pairs are; the same command with `--resume FOLDER` goes on from there. With `--json`: `model`, `facts`,
+    `readings`, `grids` (`paradigms`, with `low`, `high`, `pairs`, `ties` and `margin` in its details), and `report`.
+    """
+    from patchclamp.app.asked import WrongOption
+    from patchclamp.app.blimp_report import blimp_report, planned
+    from patchclamp.app.work import resumable, say
+    from patchclamp.core.journal import digest
+    from patchclamp.model.measure import fingerprint
+    from patchclamp.task.blimp import load_blimp
+
+    if limit is not None and limit < 1:
+        raise WrongOption(f"--limit is how many pairs of a paradigm, one or more; got {limit}.")
+    out, paradigms = _writable(out), load_blimp(folder, limit)
+    opened = _opened(model, remote_code)
+    say(planned(paradigms))
+    card = {"command": "blimp", "model": opened.name, "weights": fingerprint(opened), "pairs": digest(paradigms), "bos": bos}
+    with resumable(resume, out, card):
+        _deliver(blimp_report(opened, paradigms, bos), out, as_json)
+
+
+@app.command()
 def sites(model: Where, remote_code: RemoteCode = False, as_json: Json = False) -> None:
     """List every place of a model that can be read and changed, with its axes.
 

@@ -28,7 +28,8 @@ from patchclamp.core.graph import Graph
 from patchclamp.core.grid import Grid
 from patchclamp.core.site import Site
 from patchclamp.core.uncertain import FEWEST
-from patchclamp.model.inputs import Inputs, Prompt
+from patchclamp.model.inputs import Prompt
+from patchclamp.model.looks import patterns, shuffled
 from patchclamp.model.model import Model
 
 _STEP = re.compile(r"(.+?)([+-]\d+)?")
@@ -79,16 +80,16 @@ def roles(model: Model, clean: Prompt, corrupt: Prompt, at: Mapping[str, Sequenc
     sites = _heads(heads)
     layers = sorted({layer for layer, _ in sites.values()})
     ours, theirs = model.inputs(clean), model.inputs(corrupt)
-    mixed = _shuffled(model, ours, seed)
-    patterns = [_patterns(model, inputs, layers) for inputs in (ours, theirs, mixed)]
+    mixed = shuffled(model, ours, seed)
+    looks_of = [patterns(model, inputs, layers) for inputs in (ours, theirs, mixed)]
     each = torch.zeros(4, ours.batch, len(sites), len(looks))
     for i, (layer, head) in enumerate(sites.values()):
-        here, other, shuffled = (p[layer][:, head] for p in patterns)
+        here, other, mingled = (p[layer][:, head] for p in looks_of)
         for j, look in enumerate(looks):
             each[0, :, i, j] = _given(here, at, look.query, look.key)
             each[1, :, i, j] = _given(here, at, look.query, look.beside)
             each[2, :, i, j] = _given(other, at, look.query, look.key)
-            each[3, :, i, j] = _given(shuffled, at, look.query, look.key)
+            each[3, :, i, j] = _given(mingled, at, look.query, look.key)
     values, beside, swapped, lot = each.mean(1)
     details = {"beside": beside, "corrupt": swapped, "shuffled": lot, "chance": _chance(each[0] - each[1], seed)}
     return Grid(values, ("head", "role"), {"head": [label(s) for s in sites], "role": [look.name for look in looks]},
@@ -142,11 +143,6 @@ def _heads(heads: Iterable[str] | Graph) -> dict[str, tuple[int, int]]:
     return found
 
 
-def _patterns(model: Model, inputs: Inputs, layers: Sequence[int]) -> dict[int, Tensor]:
-    run = model.run(inputs, [f"blocks.{i}.attn.pattern" for i in layers], logits=False)
-    return {i: run[f"blocks.{i}.attn.pattern"].float() for i in layers}
-
-
 def _given(pattern: Float[Tensor, "batch query key"], at: Mapping[str, Sequence[int]], query: str, key: str) -> Attention:
     """What one place gives another, prompt by prompt."""
     if query == "*":
@@ -163,13 +159,3 @@ def _tokens(at: Mapping[str, Sequence[int]], place: str, shape: Sequence[int]) -
     if len(found) != shape[0]:
         raise WrongPrompt(f'the role "{role}" has {len(found)} places for {shape[0]} prompts; give one a prompt.')
     return found.clamp(0, shape[-1] - 1)
-
-
-def _shuffled(model: Model, inputs: Inputs, seed: int) -> Inputs:
-    """The same words in another order: each prompt's tokens but the first and the last."""
-    generator = torch.Generator().manual_seed(seed)
-    tokens = inputs.tokens.clone()
-    for row in tokens:
-        inner = row[1:-1].clone()
-        row[1:-1] = inner[torch.randperm(len(inner), generator=generator).to(inner.device)]
-    return model.inputs(tokens)
