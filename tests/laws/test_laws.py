@@ -248,8 +248,12 @@ def test_the_last_layer_of_the_lens_is_the_output(family):
     if "logits" not in model.sites or not any(s.startswith("blocks.") and s.endswith(".out") for s in model.sites):
         pytest.skip("no logits or no stream")
     with zoo.quiet():
-        grid = pc.lens(model, inputs, "blocks.-1.out")
-    assert float(grid.details["KL"].abs().max()) == 0.0
+        grid = pc.lens(model, inputs)
+        top = first(_logits(model, inputs)).float().softmax(-1).amax(-1)
+    said = {name: values[-1] for name, values in grid.details.items()} | {"probability": grid.values[-1]}
+    assert float(said["KL"].abs().max()) == 0.0 and float(said["rank"].abs().max()) == 0.0
+    assert torch.equal(said["p(output)"], said["probability"])
+    assert torch.allclose(said["probability"], top.reshape(said["KL"].shape), atol=1e-6)
 
 
 def test_two_threads_do_not_meet(family):
