@@ -32,8 +32,8 @@ def lens(model: Model, prompt: Prompt, sites: Sites = "blocks.*.out", through: T
     """The top token at every layer and position, its probability, and how far the reading is from the output.
 
     Values are the probability of the top token; `Grid.text` names it; `Grid.details` hold, cell by cell, the divergence
-    KL(output || reading) in nats, the entropy of the reading in nats, and of the token that the output puts first the
-    probability and the rank (0 is the top). `sites` may be any places of the stream's width (`blocks.*.mid`, or what is added,
+    KL(output || reading) in nats, the entropy of the reading in nats, the id of the top token, and of the token that the output
+    puts first the probability and the rank (0 is the top). `sites` may be any places of the stream's width (`blocks.*.mid`, or what is added,
     `blocks.*.mlp.out`), and what single heads or neurons write: `blocks.*.attn.z[head=*]`, `blocks.2.mlp.act[neuron=5:9]`.
     What is added is put through the final norm by itself, so its reading says which way it points and not how long it is.
 
@@ -131,7 +131,7 @@ def _grid(end: End, pattern: Sequence[Site], places: Sequence[tuple[str, Parts |
         labels |= {"pos": run.words[0]} if run.words[0] else {}
     else:
         axes, labels = (*axes, "prompt", "pos"), {**labels, "prompt": run.texts}
-    text = _nested(cells.pop("token"), run.reader.vocabulary(run.logits.shape[-1]))
+    text = _nested(cells["token"], run.reader.vocabulary(run.logits.shape[-1]))
     return Grid(cells.pop("probability"), axes, labels, unit="probability", title="Logit lens", scale="sequential", text=text,
                 details=cells)  # fmt: skip
 

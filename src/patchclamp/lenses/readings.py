@@ -15,11 +15,28 @@ from torch import Tensor
 
 CACHED, HELD = 1 << 18, 1 << 25
 """How many logits are looked at together: on a processor a megabyte of them, elsewhere what a kernel is worth calling for."""
+KEPT = 1 << 26
+"""As many probabilities of the output are kept; of a longer output they are taken anew for each reading."""
 BLOCK = 64
 """The top token is looked for in blocks: a maximum is fast, its place is not."""
 
 Rows = Float[Tensor, "row vocab"]
 PerRow = Float[Tensor, " row"]
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """A few rows of logits, looked at once."""
+
+    token: Shaped[Tensor, " row"]
+    """The first of the greatest."""
+    peak: PerRow
+    top: PerRow
+    """The probability of `token`: the partition sum over the peak is one over it."""
+    entropy: PerRow
+    """In nats."""
+    expected: PerRow
+    """The logit, less the peak, that the output expects: the reading's cross entropy with the output is `-expected - log(top)`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,63 +53,55 @@ class Output:
     logits: Float[Tensor, "*cells vocab"]
 
     @cached_property
-    def rows(self) -> Rows:
-        """One row a token."""
-        return self.logits.detach().flatten(0, -2)
-
-    @cached_property
-    def first(self) -> Shaped[Tensor, "row 1"]:
-        """What the output puts first."""
-        return self.rows.argmax(-1, keepdim=True)
-
-    @property
-    def step(self) -> int:
-        """How many rows are looked at together."""
-        return max((CACHED if self.rows.device.type == "cpu" else HELD) // self.rows.shape[-1], 1)
+    def own(self) -> list[tuple[Rows, Rows | None, Look]]:
+        """The output's rows, as many as are looked at together, their probabilities, and what they say by themselves."""
+        rows = self.logits.detach().flatten(0, -2)
+        step = max((CACHED if rows.device.type == "cpu" else HELD) // rows.shape[-1], 1)
+        spare, found = _room(rows, step), []
+        for some in rows.split(step):
+            p = some.float().softmax(-1) if rows.numel() <= KEPT else None
+            found.append((some, p, look(some.float(), some, p, spare)))
+        return found
 
     def read(self, said: Float[Tensor, "*cells vocab"]) -> dict[str, Tensor]:
         """Of a reading of the same shape, cell by cell: token and probability of its top, probability and rank of what the
         output puts first, entropy in nats, and KL(output || reading) in nats."""
-        cells, rows = said.shape[:-1], said.detach().flatten(0, -2)
-        spare = torch.empty(3, min(self.step, len(rows)), rows.shape[-1], device=rows.device)
-        found: dict[str, list[Tensor]] = {}
-        for n in range(0, len(rows), self.step):
-            part = slice(n, n + self.step)
-            for name, value in _look(rows[part].float(), self.rows[part].float(), self.first[part], spare).items():
-                found.setdefault(name, []).append(value)
-        return {name: torch.cat(values).reshape(cells) for name, values in found.items()}
+        rows = said.detach().flatten(0, -2)
+        spare = _room(rows, len(self.own[0][0]))
+        found = [_beside(some.float(), *own, spare) for some, own in zip(rows.split(len(spare[0])), self.own)]
+        return {name: torch.cat([f[name] for f in found]).reshape(said.shape[:-1]) for name in found[0]}
 
 
-def _look(said: Rows, truth: Rows, first: Shaped[Tensor, "row 1"], spare: Float[Tensor, "three rows vocab"]) -> dict:
-    """All numbers of a few rows. `spare` is room to work in: nothing of the width of the vocabulary is allocated."""
-    x, y, work = spare[:, : len(said)]
+def look(said: Rows, truth: Rows, p: Rows | None, spare: Float[Tensor, "two rows vocab"]) -> Look:
+    """All sums over the vocabulary, `p` the output's probabilities. `spare` is room to work in: nothing so wide is allocated."""
+    x, y = spare[:, : len(said)]
     token, peak = _top(said)
-    torch.sub(said, peak, out=x)
-    torch.exp(x, out=y)
-    total = y.sum(-1)
-    torch.mul(x, y, out=y)
-    entropy = total.log() - y.sum(-1) / total
-    torch.sub(truth, truth.gather(-1, first), out=y)
-    torch.sub(y, x, out=x)
-    y.exp_()
-    whole = y.sum(-1)
-    torch.mul(x, y, out=work)
-    divergence = work.sum(-1) / whole + (total.log() - whole.log())
-    answer = said.gather(-1, first)
-    torch.gt(said, answer, out=work)
-    found = {"token": token, "probability": 1 / total, "p(output)": (answer - peak).exp()[:, 0] / total,
-             "KL": divergence.clamp(min=0), "entropy": entropy, "rank": work.sum(-1)}  # fmt: skip
-    if bool((divergence + entropy).isnan().any()):  # a token is impossible: 0 * infinity is 0 here
-        found |= _with_impossible_tokens(said, truth)
-    return found
+    torch.sub(said, peak[:, None], out=x)
+    torch.softmax(said, -1, out=y)
+    top = y.gather(-1, token[:, None])[:, 0]
+    entropy = -torch.mul(x, y, out=y).sum(-1) - top.log()
+    p = torch.softmax(truth.float(), -1, out=y) if p is None else p
+    return Look(token, peak, top, entropy, torch.mul(x, p, out=y).sum(-1))
 
 
-def _top(said: Rows) -> tuple[Shaped[Tensor, " row"], Shaped[Tensor, "row 1"]]:
+def _beside(said: Rows, truth: Rows, p: Rows | None, own: Look, spare: Float[Tensor, "two rows vocab"]) -> dict[str, Tensor]:
+    """A few rows of a reading beside the output's. Of equal rows the divergence is zero, and not only nearly."""
+    seen = look(said, truth, p, spare)
+    divergence, entropy = (own.expected - seen.expected) + (own.top.log() - seen.top.log()), seen.entropy
+    if not bool((divergence + entropy).isfinite().all()):  # a token is impossible: 0 * infinity is 0 here
+        divergence, entropy = _with_impossible_tokens(said, truth.float())
+    answer = said.gather(-1, own.token[:, None])
+    above = torch.gt(said, answer, out=spare[0, : len(said)]).sum(-1)
+    return {"token": seen.token, "probability": seen.top, "p(output)": (answer[:, 0] - seen.peak).exp() * seen.top,
+            "KL": divergence.clamp(min=0), "entropy": entropy, "rank": above}  # fmt: skip
+
+
+def _top(said: Rows) -> tuple[Shaped[Tensor, " row"], PerRow]:
     """The first token of the greatest logit, and that logit: the block of the greatest maximum, then the place in it."""
     blocks = said.shape[-1] // BLOCK
     if blocks < 2:
-        found = said.max(-1, keepdim=True)
-        return found.indices[:, 0], found.values
+        found = said.max(-1)
+        return found.indices, found.values
     best = said[:, : blocks * BLOCK].unflatten(-1, (blocks, BLOCK)).amax(-1).max(-1, keepdim=True)
     inside = best.indices * BLOCK + torch.arange(BLOCK, device=said.device)
     token, peak = best.indices * BLOCK + said.gather(-1, inside).argmax(-1, keepdim=True), best.values
@@ -100,11 +109,15 @@ def _top(said: Rows) -> tuple[Shaped[Tensor, " row"], Shaped[Tensor, "row 1"]]:
         rest = said[:, blocks * BLOCK :].max(-1, keepdim=True)
         token = torch.where(rest.values > peak, rest.indices + blocks * BLOCK, token)
         peak = torch.maximum(peak, rest.values)
-    return token[:, 0], peak
+    return token[:, 0], peak[:, 0]
 
 
-def _with_impossible_tokens(said: Rows, truth: Rows) -> dict[str, PerRow]:
+def _with_impossible_tokens(said: Rows, truth: Rows) -> tuple[PerRow, PerRow]:
     """Divergence and entropy where logits are minus infinity."""
     q, p = said.log_softmax(-1), truth.log_softmax(-1)
     divergence = torch.where(p.exp() == 0, 0, p.exp() * (p - q)).sum(-1)
-    return {"KL": divergence.clamp(min=0), "entropy": torch.special.entr(q.exp()).sum(-1)}
+    return divergence, torch.special.entr(q.exp()).sum(-1)
+
+
+def _room(rows: Rows, step: int) -> Float[Tensor, "two rows vocab"]:
+    return torch.empty(2, min(step, len(rows)), rows.shape[-1], device=rows.device)
