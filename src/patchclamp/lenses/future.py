@@ -199,22 +199,24 @@ class Rows:
 def trained(model: Model, rows: Rows, maps: Sequence[Affine], steps: int, seed: int) -> list[Affine]:
     """Maps that read out, through the model's own end, more nearly what the model said so many tokens later."""
     end = _anywhere(model)
-    weight = torch.stack([m.weight for m in maps]).to(model.device).requires_grad_()
-    bias = torch.stack([m.bias for m in maps]).to(model.device).requires_grad_()
+    weight = torch.stack([m.weight for m in maps]).to(model.device)
+    bias = torch.stack([m.bias for m in maps]).to(model.device)
     rate = RATE * float(weight.detach().std())
     optimizer = torch.optim.Adam([weight, bias], lr=rate)
     generator = torch.Generator().manual_seed(seed)
     for step in progress(range(steps), label="future lens"):
         optimizer.param_groups[0]["lr"] = rate * (1 - step / steps)
-        optimizer.zero_grad()
+        weight.grad, bias.grad = torch.zeros_like(weight), torch.zeros_like(bias)
         for m in range(len(maps)):
             place, n = divmod(m, rows.ahead)
             starts = rows.after(n)
             some = starts[torch.randint(len(starts), (SIDE * SIDE,), generator=generator)]
             x, y = rows.streams[place, some].to(weight), rows.final[some + n].to(weight)
             truth = _read(end, y).log_softmax(-1)
-            said = _read(end, x @ weight[m] + bias[m]).log_softmax(-1)
-            (truth.exp() * (truth - said)).sum(-1).mean().backward()
+            own = weight[m].detach().requires_grad_(), bias[m].detach().requires_grad_()
+            said = _read(end, x @ own[0] + own[1]).log_softmax(-1)
+            loss = (truth.exp() * (truth - said)).sum(-1).mean()
+            weight.grad[m], bias.grad[m] = torch.autograd.grad(loss, own)  # the model's own parameters are left alone
         optimizer.step()
     return [Affine(w.detach().cpu(), b.detach().cpu()) for w, b in zip(weight, bias)]
 

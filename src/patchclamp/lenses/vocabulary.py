@@ -33,7 +33,6 @@ def vocabulary(model: Model, what: str | Site | Tensor, n: int = 8) -> Grid:
 
     `what` is a site of weights, or a tensor (..., d_model) of directions of the stream.
 
-    >>> neurons = pc.vocabulary(model, "blocks.*.mlp.W_out[neuron=*]", n=3)    # doctest: +SKIP
     >>> from patchclamp.lenses.vocabulary import vocabulary
     >>> vocabulary(model, "blocks.*.mlp.W_out[neuron=*]", n=3).shape
     {'layer': 4, 'neuron': 384, 'top': 3}
@@ -48,19 +47,19 @@ def vocabulary(model: Model, what: str | Site | Tensor, n: int = 8) -> Grid:
     if last not in (*WRITES, *READS, "W_E"):
         raise Unserved(f"{site} holds no directions of the stream; W_E, {', '.join((*WRITES, *READS))} do.")
     entry = model.weights.entries[paths[0]]
+    own = [a for a in entry.axes if not isinstance(dict(site.index).get(a), int)]
+    stars, labels = site.bare().stars, {}
+    if len(stars) > 1 or "d_model" not in own:
+        raise WrongAxis(f"{site}: rows are read whole, and layer by layer; take one star in the path and leave d_model alone.")
     weights = model.weights.folded() if last in READS else model.weights
     rows = [_through(model, path, weights[Site(Site.parse(path).parts, site.index)].float()) for path in paths]
-    own = [a for a in entry.axes if not isinstance(dict(site.index).get(a), int)]
     rows = [row.movedim(own.index("d_model"), -1) for row in rows]
-    stars, labels = site.bare().stars, {}
     if stars:
         labels[stars[0]] = [str(site.star_values(p)[0]) for p in paths]
     for axis, span in site.index:
         if isinstance(span, Span):
             labels[axis] = [str(i) for i in span.of(model.weights[paths[0]].shape[entry.axes.index(axis)])]
     axes = (*stars[:1], *(a for a in own if a != "d_model"))
-    if len(stars) > 1 or "d_model" not in own:
-        raise WrongAxis(f"{site}: rows are read whole, and layer by layer; take one star in the path and leave d_model alone.")
     if last == "W_E":
         labels["vocab"] = model.run_reader.vocabulary(rows[0].shape[0])
     return _top(model, torch.stack(rows) if stars else rows[0], last in READS, axes, labels, n, f"{site} as words")
