@@ -15,7 +15,8 @@ MODULES = [f"patchclamp.{name}" for name in (
     "core.edit", "core.grid", "core.metric", "core.run", "core.window", "model.attention", "model.norms", "model.unembed",
     "model.weights", "model.wires", "cause.ablate", "cause.atp_star", "cause.comparison", "cause.effects", "cause.estimate",
     "cause.integrated", "cause.path", "cause.shapley", "cause.spread", "circuit.eap", "circuit.edges", "circuit.lessons",
-    "circuit.mask", "circuit.score", "circuit.siit", "core.uncertain", "lenses.direct", "lenses.logit", "lenses.parts", "lenses.readings",
+    "circuit.mask", "circuit.score", "circuit.siit", "core.uncertain", "lenses.direct", "lenses.logit", "lenses.parts", "lenses.readings", "lenses.affine",
+    "lenses.future", "lenses.patchscope", "lenses.soft", "lenses.vocabulary",
 )]  # fmt: skip
 """Where shapes matter. Each call in these modules costs some microseconds more, so hot loops elsewhere are left alone."""
 

@@ -160,7 +160,9 @@ def test_a_berts_contributions_add_up():
     from transformers import BertConfig, BertForTokenClassification
 
     torch.manual_seed(0)
-    config = BertConfig(vocab_size=99, hidden_size=64, intermediate_size=96, num_hidden_layers=3, num_attention_heads=4, num_labels=9)
+    config = BertConfig(
+        vocab_size=99, hidden_size=64, intermediate_size=96, num_hidden_layers=3, num_attention_heads=4, num_labels=9
+    )
     model = pc.load(BertForTokenClassification(config).eval())
     for metric in (LOGIT, DIFFERENCE):
         whole = pc.decompose(model, IDS, metric)

@@ -219,7 +219,11 @@ def test_logits_of_minus_infinity_are_impossible_tokens_not_errors():
 @pytest.mark.parametrize(
     ("site", "error", "says"),
     [
-        ("blocks.*.attn.z", Unserved, r"blocks.0.attn.z has the axes batch pos head d_head; blocks.\*.attn.z\[head=\*\] reads what"),
+        (
+            "blocks.*.attn.z",
+            Unserved,
+            r"blocks.0.attn.z has the axes batch pos head d_head; blocks.\*.attn.z\[head=\*\] reads what",
+        ),
         ("blocks.*.mlp.act", Unserved, "such as blocks.*.out; blocks.0.mlp.act has the axes batch pos neuron"),
         ("blocks.*.out[pos=-1]", WrongAxis, r"a lens reads whole places; take blocks.*.out, and then grid.at\(pos=...\)"),
         ("blocks.*.uot", UnknownSite, "Did you mean"),

@@ -78,7 +78,9 @@ def test_what_a_head_carries_by_hand(llama):
     with torch.no_grad():
         x = llama.hf.model.embed_tokens.weight[[11, 12]] * layer.input_layernorm.weight
         v, o = layer.self_attn.v_proj.weight, layer.self_attn.o_proj.weight
-        scores = torch.stack([llama.hf.lm_head(x @ v[16:32].T @ o[:, h * 16 : h * 16 + 16].T * llama.hf.model.norm.weight) for h in (2, 3)])
+        scores = torch.stack(
+            [llama.hf.lm_head(x @ v[16:32].T @ o[:, h * 16 : h * 16 + 16].T * llama.hf.model.norm.weight) for h in (2, 3)]
+        )
     grid = carries(llama, "blocks.1.attn.z[head=2:]", [11, 12], n=4)
     assert grid.axes == ("head", "word", "top") and list(grid.words("head")) == ["2", "3"]
     assert torch.allclose(grid.values, scores.topk(4).values, atol=1e-5)

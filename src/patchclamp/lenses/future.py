@@ -1,9 +1,10 @@
 """The future lens: how much of the next few tokens is already in one hidden state.
 
-Pal et al. 2023, "Future Lens". Two ways are theirs. A linear map, fitted for each layer and distance, carries the stream at token t
-to the final stream at token t + n, which the model's end reads: n = 0 is its next token, n = 1 the one after. And a learned prompt
-(`soft.py`). They measured on GPT-J 6B; here any causal model is, against what the token alone would say: the answer that the model
-most often gives n tokens after this one (`bigram`). A hidden state that knows nothing but its own token does no better.
+Pal et al. 2023, "Future Lens". Two ways are theirs. A linear map, fitted for each layer and distance, carries the stream at
+token t to the final stream at token t + n, which the model's end reads: n = 0 is its next token, n = 1 the one after. And a
+learned prompt (`soft.py`). They measured on GPT-J 6B; here any causal model is, against what the token alone would say: the
+answer that the model most often gives n tokens after this one (`bigram`). A hidden state that knows nothing but its own token
+does no better.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from patchclamp.core.axes import Numbers
 from patchclamp.core.errors import UnknownSite, Unserved, WrongPrompt
 from patchclamp.core.grid import Grid
 from patchclamp.core.progress import progress
+from patchclamp.core.site import Site
 from patchclamp.lenses import affine
 from patchclamp.lenses.affine import Affine
 from patchclamp.lenses.translator import Translator
@@ -58,8 +60,8 @@ class FutureLens:
     ) -> FutureLens:
         """For the distances 0 to `ahead` - 1, from all tokens of some texts: least squares, and then that many steps of Adam.
 
-        Least squares alone spends itself on directions that the end hardly reads (on the town it stays below the bigram); what is
-        then trained is the divergence of the reading from what the model said there.
+        Least squares alone spends itself on directions that the end hardly reads (on the town it stays below the bigram);
+        what is then trained is the divergence of the reading from what the model said there.
         """
         paths, last = _places(model, sites)
         rows = Rows.of(model, texts, paths, last, ahead)
@@ -87,8 +89,8 @@ class FutureLens:
     def read(self, model: Model, prompt: Prompt) -> Grid:
         """The token that each place expects so many tokens later, and its probability: Grid(ahead, layer, pos).
 
-        Row `pos` is the token that the stream belongs to. `Grid.details["p(output)"]` is the probability of what the model itself
-        puts first there, where the prompt goes on so far.
+        Row `pos` is the token that the stream belongs to. `Grid.details["p(output)"]` is the probability of what the model
+        itself puts first there, where the prompt goes on so far.
         """
         inputs = model.inputs(prompt)
         if inputs.batch > 1:
@@ -109,10 +111,11 @@ class FutureLens:
         labels: dict[str, Sequence[str]] = {"ahead": [f"+{n + 1}" for n in range(self.ahead)], "layer": _layers(self.paths)}
         labels |= {"pos": end.run.words[0]} if end.run.words[0] else {}
         return Grid(torch.stack(values).reshape(shape).cpu(), ("ahead", "layer", "pos"), labels, unit="probability", text=text,
-                    title="Future lens", scale="sequential", details={"p(output)": torch.stack(given).reshape(shape).cpu()})  # fmt: skip
+                    title="Future lens", scale="sequential",
+                    details={"p(output)": torch.stack(given).reshape(shape).cpu()})  # fmt: skip
 
     def accuracy(self, model: Model, texts: Iterable) -> Grid:
-        """How often the lens's top token is the model's own, on other texts: Grid(ahead, reader), the last reader the bigram."""
+        """How often the lens's top token is the model's own, on other texts: Grid(ahead, reader), and the bigram's."""
         right = torch.zeros(self.ahead, len(self.paths) + 1)
         count = torch.zeros(self.ahead)
         for batch in _batches(texts, "future lens"):
@@ -222,7 +225,7 @@ def trained(model: Model, rows: Rows, maps: Sequence[Affine], steps: int, seed: 
 
 
 def _anywhere(model: Model) -> End:
-    """The model's end for any streams, `SIDE` prompts of as many tokens at a time; which ones does not matter behind the blocks."""
+    """The model's end for any streams, `SIDE` prompts of as many tokens: which ones does not matter behind the blocks."""
     return End.of(model, model.inputs(torch.zeros(SIDE, SIDE, dtype=torch.long)))
 
 
@@ -235,7 +238,7 @@ def _places(model: Model, sites: Sites) -> tuple[list[str], str]:
     main = model.anatomy.main
     if not main.causal:
         raise Unserved(f"{model.name} sees later tokens, so it has no future to be asked about.")
-    wanted = [sites] if isinstance(sites, str) or not isinstance(sites, Iterable) else list(sites)
+    wanted = [sites] if isinstance(sites, (str, Site)) else sites
     return [p for s in wanted for p in model.places(s)], f"{main.blocks[-1].path}.out"
 
 

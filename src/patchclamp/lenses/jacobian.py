@@ -1,10 +1,11 @@
 """The Jacobian lens: the stream at a place carried to the end by what the blocks between do to small changes, on average.
 
-For every place the mean, over tokens of a text, of the Jacobian of the final stream (before the last norm) with respect to the
-stream there, at the same token: how a change at this token reaches its own prediction. With the means of both streams it is the
-first-order map around them, so it is a translator: nothing is trained towards the output, and no more is read than the model itself
-would carry on, were it linear. What it does not know: changes that reach the prediction by other tokens, and curvature, which an
-average over tokens smooths over. Hernandez et al. 2023 ("Linearity of relation decoding") use such mean Jacobians for relations.
+For every place the mean, over tokens of a text, of the Jacobian of the final stream (before the last norm) with respect to
+the stream there, at the same token: how a change at this token reaches its own prediction. With the means of both streams it
+is the first-order map around them, so it is a translator: nothing is trained towards the output, and no more is read than the
+model itself would carry on, were it linear. What it does not know: changes that reach the prediction by other tokens, and
+curvature, which an average over tokens smooths over. Hernandez et al. 2023 ("Linearity of relation decoding") use such mean
+Jacobians for relations.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from patchclamp.core.errors import UnknownSite, WrongPrompt, did_you_mean
 from patchclamp.core.progress import progress
+from patchclamp.core.site import Site
 from patchclamp.lenses import affine
 from patchclamp.lenses.affine import Affine
 from patchclamp.model.model import Model, Sites
@@ -46,13 +48,16 @@ class JacobianLens:
     def __call__(self, path: str, stream: Tensor, /) -> Tensor:
         """The stream at a place as it would be at the end."""
         if path not in self.maps:
-            raise UnknownSite(f"this lens was not made for {path}; it has {', '.join(self.maps)}.{did_you_mean(path, self.maps)}")
+            raise UnknownSite(
+                f"this lens was not made for {path}; it has {', '.join(self.maps)}.{did_you_mean(path, self.maps)}"
+            )
         return self.maps[path](stream)
 
     @classmethod
     def of(cls, model: Model, texts: Iterable, sites: Sites = "blocks.*.out", tokens: int = 256, seed: int = 0) -> JacobianLens:
-        """From the first `tokens` texts, one token of each chosen by chance; the cost is a backward pass a dimension a batch."""
-        paths = [p for s in ([sites] if isinstance(sites, str) or not isinstance(sites, Iterable) else sites) for p in model.places(s)]
+        """From the first `tokens` texts, one token of each chosen by chance; a backward pass a dimension."""
+        wanted = [sites] if isinstance(sites, (str, Site)) else sites
+        paths = [path for site in wanted for path in model.places(site)]
         last, rng = f"{model.anatomy.main.blocks[-1].path}.out", Random(f"jacobian {seed}")
         prompts = list(islice(texts, tokens))
         if not prompts:
@@ -81,7 +86,9 @@ class JacobianLens:
         return cls(maps, card["tokens"], card["model"])
 
 
-def jacobians(model: Model, prompts: Sequence, paths: Sequence[str], last: str, rng: Random) -> dict[str, tuple[Tensor, Tensor]]:
+def jacobians(
+    model: Model, prompts: Sequence, paths: Sequence[str], last: str, rng: Random
+) -> dict[str, tuple[Tensor, Tensor]]:
     """At one token of every prompt, by place: d final / d stream (prompt out into), and the stream there (prompt d_model)."""
     run = model.run(list(prompts), list(dict.fromkeys([*paths, last])), grad=True)
     rows = range(run.tokens.shape[0])

@@ -32,10 +32,11 @@ def lens(model: Model, prompt: Prompt, sites: Sites = "blocks.*.out", through: T
     """The top token at every layer and position, its probability, and how far the reading is from the output.
 
     Values are the probability of the top token; `Grid.text` names it; `Grid.details` hold, cell by cell, the divergence
-    KL(output || reading) in nats, the entropy of the reading in nats, the id of the top token, and of the token that the output
-    puts first the probability and the rank (0 is the top). `sites` may be any places of the stream's width (`blocks.*.mid`, or what is added,
-    `blocks.*.mlp.out`), and what single heads or neurons write: `blocks.*.attn.z[head=*]`, `blocks.2.mlp.act[neuron=5:9]`.
-    What is added is put through the final norm by itself, so its reading says which way it points and not how long it is.
+    KL(output || reading) in nats, the entropy of the reading in nats, the id of the top token, and of the token that the
+    output puts first the probability and the rank (0 is the top). `sites` may be any places of the stream's width
+    (`blocks.*.mid`, or what is added, `blocks.*.mlp.out`), and what single heads or neurons write: `blocks.*.attn.z[head=*]`,
+    `blocks.2.mlp.act[neuron=5:9]`. What is added is put through the final norm by itself, so its reading says which way it
+    points and not how long it is.
 
     `through` is a translator, `(path, stream) -> stream`, e.g. a tuned lens; without one this is the logit lens.
 
@@ -70,7 +71,9 @@ def _readable(model: Model, site: Site) -> tuple[str, ...]:
         if axes != ("batch", "pos", "d_model") or elsewhere:
             has = f" has the axes {' '.join(axes)}" if axes and axes[-1] != "d_model" else " is not one"
             cure = f"; {site.path}[{part}=*] reads what each {part} writes" if part in axes else ""
-            raise Unserved(f"a lens reads places of the stream that leads to the logits, such as blocks.*.out; {path}{has}{cure}.")
+            raise Unserved(
+                f"a lens reads places of the stream that leads to the logits, such as blocks.*.out; {path}{has}{cure}."
+            )
         if site.index:
             raise WrongAxis(f"a lens reads whole places; take {site.path}, and then grid.at({site.index[0][0]}=...).")
     return paths

@@ -52,7 +52,9 @@ class Parts:
         if other or not site.index:
             raise WrongAxis(f"a lens reads whole places, or their parts: {site.path}[{axis}=*]; and then grid.at(...).")
         if not write.linear or any(m not in write.matrices for m in ("o" if axis == "head" else "out",)):
-            raise Unserved(f"{path} reaches the stream through more than one matrix, so what each {axis} writes cannot be told.")
+            raise Unserved(
+                f"{path} reaches the stream through more than one matrix, so what each {axis} writes cannot be told."
+            )
         count, wanted = model.anatomy.places[path].sizes[axis], site.index[0][1]
         if isinstance(wanted, int) and not -count <= wanted < count:
             raise WrongAxis(f"{site} is outside: the axis {axis} has {count} entries, 0 to {count - 1}.")

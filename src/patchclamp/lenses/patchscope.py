@@ -1,10 +1,10 @@
 """Patchscopes: a model is asked, in words, what a vector means.
 
-Ghandeharioun et al. 2024. The stream at one token of a source prompt is put in the place of a token of another prompt, at a layer of
-choice, and the model goes on from there. With a prompt that repeats what it is given ("cat -> cat; 1135 -> 1135; ?") it names the
-token that the vector holds; with others it describes it. Put in after the last block at the last token, it is the logit lens, exactly;
-through a map, one model reads another. What it cannot tell apart: what the vector holds, and what the reader makes up; a control is
-the same prompt with a vector of another token, or none (`Inspection.plain`).
+Ghandeharioun et al. 2024. The stream at one token of a source prompt is put in the place of a token of another prompt, at a
+layer of choice, and the model goes on from there. With a prompt that repeats what it is given ("cat -> cat; 1135 -> 1135; ?")
+it names the token that the vector holds; with others it describes it. Put in after the last block at the last token, it is
+the logit lens, exactly; through a map, one model reads another. What it cannot tell apart: what the vector holds, and what
+the reader makes up; a control is the same prompt with a vector of another token, or none (`Inspection.plain`).
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from patchclamp.core.errors import ShapeMismatch, WrongAxis
 from patchclamp.core.grid import Grid
 from patchclamp.core.run import Run
 from patchclamp.core.site import Site
-from patchclamp.model.gather import every
 from patchclamp.lenses.affine import Affine
+from patchclamp.model.gather import every
 from patchclamp.model.inputs import Prompt
 from patchclamp.model.model import Model
 
@@ -102,8 +102,17 @@ class Inspection:
         return site.at(pos=pos if pos >= 0 else length + pos)
 
 
-def patchscope(model: Model, prompt: Prompt, source: str | Site, asking: Prompt, into: str | Site, *, reader: Model | None = None,
-               through: Callable[[Tensor], Tensor] | None = None, new: int = 10) -> Run:  # fmt: skip
+def patchscope(
+    model: Model,
+    prompt: Prompt,
+    source: str | Site,
+    asking: Prompt,
+    into: str | Site,
+    *,
+    reader: Model | None = None,
+    through: Callable[[Tensor], Tensor] | None = None,
+    new: int = 10,
+) -> Run:
     """The vector at `source` of a prompt, put into another prompt at `into`, and what is written then: `run.new`.
 
     The reader is the model itself, or another one, with a map `through` where their streams differ.
@@ -127,7 +136,9 @@ def between(model: Model, site: str | Site, reader: Model, into: str | Site, tex
     """
     ours, theirs = every(model, site, texts), every(reader, into, texts)
     if not torch.equal(ours.prompt, theirs.prompt) or not torch.equal(ours.pos, theirs.pos):
-        raise ShapeMismatch(f"{model.name} and {reader.name} cut these texts into different tokens, so theirs cannot be paired.")
+        raise ShapeMismatch(
+            f"{model.name} and {reader.name} cut these texts into different tokens, so theirs cannot be paired."
+        )
     return Affine.fit(ours.value, theirs.value)
 
 
@@ -142,7 +153,9 @@ def _vectors(model: Model, prompt: Prompt, sites: list[Site]) -> Float[Tensor, "
 def _fixed(source: str | Site) -> Site:
     site = Site.parse(source)
     if site.stars or not isinstance(dict(site.index).get("pos"), int):
-        raise WrongAxis(f"{site} names no single vector; take one layer and one token, blocks.5.out[pos=-1], or ask for the grid.")
+        raise WrongAxis(
+            f"{site} names no single vector; take one layer and one token, blocks.5.out[pos=-1], or ask for the grid."
+        )
     return site
 
 

@@ -36,7 +36,7 @@ class Look:
     entropy: PerRow
     """In nats."""
     expected: PerRow
-    """The logit, less the peak, that the output expects: the reading's cross entropy with the output is `-expected - log(top)`."""
+    """The logit, less the peak, that the output expects: the output's cross entropy with these is `-expected - log(top)`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +73,7 @@ class Output:
 
 
 def look(said: Rows, truth: Rows, p: Rows | None, spare: Float[Tensor, "two rows vocab"]) -> Look:
-    """All sums over the vocabulary, `p` the output's probabilities. `spare` is room to work in: nothing so wide is allocated."""
+    """All sums over the vocabulary, `p` the output's probabilities. `spare` is room to work in: nothing wide is allocated."""
     x, y = spare[:, : len(said)]
     token, peak = _top(said)
     torch.sub(said, peak[:, None], out=x)

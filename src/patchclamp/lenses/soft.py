@@ -1,10 +1,10 @@
 """A learned prompt that makes a model say what a hidden state is about to lead to.
 
-Pal et al. 2023, "Future Lens", the causal way: the model reads a prompt of a few free embeddings; at the last of them, after some
-block, its stream gives way to one taken from a text; and the embeddings are trained so that it goes on as it did in that text (KL from
-the model's own predictions, its true continuation given while training). The weights stay as they are: only the way of asking is
-learned. It is judged with nothing given: the model writes on from the one vector by itself. Controls: the same prompt before training,
-and the same prompt with the vector of another text (`accuracy` gives all three).
+Pal et al. 2023, "Future Lens", the causal way: the model reads a prompt of a few free embeddings; at the last of them, after
+some block, its stream gives way to one taken from a text; and the embeddings are trained so that it goes on as it did in that
+text (KL from the model's own predictions, its true continuation given while training). The weights stay as they are: only the
+way of asking is learned. It is judged with nothing given: the model writes on from the one vector by itself. Controls: the
+same prompt before training, and the same prompt with the vector of another text (`accuracy` gives all three).
 """
 
 from __future__ import annotations
@@ -110,8 +110,8 @@ class SoftPrompt:
         return Grid(torch.stack(rows, 1), ("ahead", "reader"), labels, unit="fraction", scale="sequential",
                     title=f"A learned prompt at {self.site}", note=f"{len(truth)} texts, a token of each.")  # fmt: skip
 
-    def _ask(self, model: Model, stream: Directions, embeddings: Float[Tensor, "pos d_model"], given: Int[Tensor, "batch ahead"],
-             grad: bool = False) -> Float[Tensor, "batch ahead vocab"]:  # fmt: skip
+    def _ask(self, model: Model, stream: Directions, embeddings: Float[Tensor, "pos d_model"],
+             given: Int[Tensor, "batch given"], grad: bool = False) -> Float[Tensor, "batch given+1 vocab"]:  # fmt: skip
         """The logits after the prompt with the stream put in, and after each further token that is given."""
         length = len(embeddings)
         ids = torch.cat([given.new_zeros(len(stream), length), given], 1)

@@ -1,9 +1,9 @@
 """Trajectories: how a prediction comes about from layer to layer.
 
-A lens answers layer by layer; these read its answers downwards. `evolution` and `curve` follow a number (divergence from the output,
-entropy, rank, probability) through the layers, `depth` is the layer from which on the top token stays (Baldock et al. 2021,
-"prediction depth", a measure of how hard an example is), `steps` how much each block changes what would be said, `between` how far
-the readings of any two layers lie apart.
+A lens answers layer by layer; these read its answers downwards. `evolution` and `curve` follow a number (divergence from the
+output, entropy, rank, probability) through the layers, `depth` is the layer from which on the top token stays (Baldock et al.
+2021, "prediction depth", a measure of how hard an example is), `steps` how much each block changes what would be said,
+`between` how far the readings of any two layers lie apart.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from patchclamp.picture import Lines, Series
 
 
 def evolution(grid: Grid, what: str = "KL") -> Grid:
-    """One of the numbers of a lens's answer as a grid of its own: `KL`, `entropy`, `rank` or `p(output)`, by layer and position.
+    """One of the numbers of a lens's answer as a grid of its own: `KL`, `entropy`, `rank` or `p(output)`, by layer and
+    position.
 
     >>> from patchclamp.lenses.trajectory import evolution
     >>> kl = evolution(pc.lens(model, clean), "KL")
@@ -90,7 +91,9 @@ def steps(model: Model, prompt: Prompt, sites: str = "blocks.*.out", through: Tr
         rows.append(Output(after).read(before)["KL"][0])
         before = after
     labels = {"layer": [_short(p) for p in paths[1:]], **({"pos": end.run.words[0]} if end.run.words[0] else {})}
-    return Grid(torch.stack(rows).cpu(), ("layer", "pos"), labels, unit="nats", title="What each block changes", scale="sequential")
+    return Grid(
+        torch.stack(rows).cpu(), ("layer", "pos"), labels, unit="nats", title="What each block changes", scale="sequential"
+    )
 
 
 def between(
@@ -126,4 +129,6 @@ def _short(path: str) -> str:
 
 def _layered(grid: Grid) -> None:
     if grid.axes[0] != "layer" or grid.axes[1:] not in (("pos",), ("prompt", "pos")):
-        raise WrongAxis(f"a trajectory goes over layers; this grid has the axes {' '.join(grid.axes)}. Fix some with grid.at(...).")
+        raise WrongAxis(
+            f"a trajectory goes over layers; this grid has the axes {' '.join(grid.axes)}. Fix some with grid.at(...)."
+        )

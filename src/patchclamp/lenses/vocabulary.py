@@ -1,10 +1,10 @@
 """Vocabulary: weights read as words, without any text.
 
-A neuron's row of W_out is a direction of the stream, and so are a head's rows of W_O, a token's embedding, a probe or a steering
-vector: each raises some logits and lowers others (Geva et al. 2021 and 2022 read feed-forward layers so; Dar et al. 2022 read all
-parameters). What writes into the stream is read with the unembedding; what reads from it, a column of W_in or W_Q, with the
-embedding: the tokens that would feed it most. Everything nonlinear between is left out, and all norms but for their weights: the
-scores order tokens, and those of different rows compare only as far as their lengths do.
+A neuron's row of W_out is a direction of the stream, and so are a head's rows of W_O, a token's embedding, a probe or a
+steering vector: each raises some logits and lowers others (Geva et al. 2021 and 2022 read feed-forward layers so; Dar et al.
+2022 read all parameters). What writes into the stream is read with the unembedding; what reads from it, a column of W_in or
+W_Q, with the embedding: the tokens that would feed it most. Everything nonlinear between is left out, and all norms but for
+their weights: the scores order tokens, and those of different rows compare only as far as their lengths do.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ def vocabulary(model: Model, what: str | Site | Tensor, n: int = 8) -> Grid:
 def carries(model: Model, site: str | Site, words: Sequence[str | int], n: int = 8) -> Grid:
     """What heads write where they look at a word: its embedding through W_V and W_O, Grid(..., word, top).
 
-    `site` names heads, `blocks.*.attn.z[head=*]`. Values are read with the unembedding; `Grid.details["rank"]` says how many tokens
-    come before the word itself: 0 everywhere is a head that copies. The stream is taken to hold nothing but the word.
+    `site` names heads, `blocks.*.attn.z[head=*]`. Values are read with the unembedding; `Grid.details["rank"]` says how many
+    tokens come before the word itself: 0 everywhere is a head that copies. The stream is taken to hold nothing but the word.
 
     >>> from patchclamp.lenses.vocabulary import carries
     >>> carries(model, "blocks.*.attn.z[head=*]", [" Mary", " John"], n=3).shape
@@ -110,7 +110,9 @@ class _End:
         if read:
             return cls(weights["embed.W_E"].float().T)
         if main.head > 1 or "logits.W_U" not in weights:
-            raise Unserved(f"{model.name} has no single matrix between the stream and the logits, so no direction stands for words.")
+            raise Unserved(
+                f"{model.name} has no single matrix between the stream and the logits, so no direction stands for words."
+            )
         matrix = weights.folded()["logits.W_U"].float()
         centres = bool(main.norm) and weights.norm(main.norm).centres
         return cls(matrix - matrix.mean(0) if centres else matrix)

@@ -1,7 +1,8 @@
 """Unembedding: what the model's own end makes of any stream, by replacing every block with handing on.
 
 Whatever stands between the last block and the logits (norms, scalings, soft-caps, a head with layers of its own) is the
-model's. One pass over a prompt says what blocks return and keeps what is to be read; after that each reading costs the end only.
+model's. One pass over a prompt says what blocks return and keeps what is to be read; after that each reading costs the end
+only.
 """
 
 from __future__ import annotations
