@@ -7,7 +7,7 @@ import patchclamp as pc
 import zoo
 from patchclamp.core.errors import ShapeMismatch, WrongAxis
 from patchclamp.lenses.affine import Affine
-from patchclamp.lenses.patchscope import Inspection, between, patchscope
+from patchclamp.lenses.patchscope import Inspection, mapping, patchscope
 
 STORE = "When Mary and John went to the store, Mary gave a drink to"
 """Who is given the drink is the other of the two: put somebody else in John's place, and it is them."""
@@ -58,7 +58,7 @@ def test_one_model_reads_another_through_a_map():
     turn = torch.linalg.qr(torch.randn(96, 64, generator=torch.Generator().manual_seed(0))).Q.T
     wide.hf.transformer.wte.weight.data = narrow.weights["embed.W_E"] @ turn
     texts = [torch.randint(3, 99, (12,), generator=torch.Generator().manual_seed(i)).tolist() for i in range(60)]
-    found = between(narrow, "embed.out", wide, "embed.out", texts)
+    found = mapping(narrow, "embed.out", wide, "embed.out", texts)
     assert torch.allclose(found.weight, turn, atol=1e-3)
     shuffled = Affine.fit(narrow.weights["embed.W_E"][:80], wide.weights["embed.W_E"][:80].flip(0))
     assert not torch.allclose(shuffled.weight, turn, atol=0.1)
@@ -73,7 +73,7 @@ def test_one_model_reads_another_through_a_map():
 
 def test_a_map_between_one_models_layers_is_found(town):
     texts = [f"Yesterday {name} came home." for name in NAMES]
-    same = between(town, "blocks.1.out", town, "blocks.1.out", texts * 2)
+    same = mapping(town, "blocks.1.out", town, "blocks.1.out", texts * 2)
     stream = town.run(texts[0], "blocks.1.out")["blocks.1.out"]
     assert torch.allclose(same(stream), stream, atol=0.05)
 

@@ -10,7 +10,7 @@ the reader makes up; a control is the same prompt with a vector of another token
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -45,7 +45,7 @@ class Inspection:
     prompt: Prompt
     into: str | Site
     through: Callable[[Tensor], Tensor] | None = None
-    """From the source's stream to the reader's, where they are not the same: any map, e.g. `between(...)`."""
+    """From the source's stream to the reader's, where they are not the same: any map, e.g. `mapping(...)`."""
 
     def read(self, model: Model, prompt: Prompt, source: str | Site, new: int = 10) -> Run:
         """What the reader writes, greedily, given the vector at `source` (`blocks.5.out[pos=3]`) of a prompt in a model."""
@@ -58,7 +58,7 @@ class Inspection:
         if vector.shape[-1] != self.reader.width:
             raise ShapeMismatch(
                 f"a vector of {vector.shape[-1]} numbers does not fit {self.reader.name}, which has {self.reader.width}; "
-                "give a map between the two: through=between(...)."
+                "give a map between the two: through=mapping(...)."
             )
         return self.reader.edit(patch(self.place, vector))
 
@@ -79,17 +79,16 @@ class Inspection:
         source = Site.parse(source)
         paths, targets = model.places(source), self.reader.places(Site.parse(self.into))
         vectors = _vectors(model, prompt, [Site(Site.parse(p).parts, source.index) for p in paths])
-        rows = []
+        copies, rows = _copies(self.reader, self.prompt, len(vectors)), []
         for target in targets:
-            at = Site(Site.parse(target).parts, self.place.index)
-            asked = Inspection(self.reader, self.prompt, at, self.through)
-            run = asked.given(vectors).run(_copies(self.reader, self.prompt, len(vectors)))
-            rows.append(run.logits[range(len(vectors)), run.last].float().softmax(-1).max(-1))
-        values, tokens = (torch.stack([getattr(row, part) for row in rows], 1) for part in ("values", "indices"))
-        words = self.reader.run_reader.vocabulary(run.logits.shape[-1])
+            asked = replace(self, into=Site(Site.parse(target).parts, self.place.index))
+            run = asked.given(vectors).run(copies)
+            rows.append(run.logits[range(len(vectors)), run.last].float().softmax(-1))
+        said = torch.stack(rows, 1).max(-1)
+        words = self.reader.run_reader.vocabulary(rows[0].shape[-1])
         labels = {"source": [_short(p) for p in paths], "target": [_short(t) for t in targets]}
-        return Grid(values.cpu(), ("source", "target"), labels, unit="probability", title="Patchscope", scale="sequential",
-                    text=[[words[t] for t in row] for row in tokens.tolist()])  # fmt: skip
+        return Grid(said.values.cpu(), ("source", "target"), labels, unit="probability", title="Patchscope", scale="sequential",
+                    text=[[words[t] for t in row] for row in said.indices.tolist()])  # fmt: skip
 
     @property
     def place(self) -> Site:
@@ -125,13 +124,13 @@ def patchscope(
     return Inspection(reader or model, asking, into, through).read(model, prompt, source, new)
 
 
-def between(model: Model, site: str | Site, reader: Model, into: str | Site, texts: list) -> Affine:
+def mapping(model: Model, site: str | Site, reader: Model, into: str | Site, texts: list) -> Affine:
     """The affine map, fitted by least squares, from a place of one model to a place of another, over all tokens of some texts.
 
     Both must cut a text into the same tokens.
 
-    >>> from patchclamp.lenses.patchscope import between
-    >>> between(model, "blocks.1.out", model, "blocks.1.out", [clean, corrupt]).weight.shape
+    >>> from patchclamp.lenses.patchscope import mapping
+    >>> mapping(model, "blocks.1.out", model, "blocks.1.out", [clean, corrupt]).weight.shape
     torch.Size([128, 128])
     """
     ours, theirs = every(model, site, texts), every(reader, into, texts)
