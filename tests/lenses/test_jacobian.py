@@ -70,6 +70,7 @@ def test_it_is_the_derivative_of_the_rest_of_the_model(llama):
 def test_at_the_end_it_is_the_identity_and_the_lens_the_output(llama):
     lens = JacobianLens.of(llama, TEXTS)
     grid = pc.lens(llama, TEXTS[0], through=lens)
+    assert grid.title == "Jacobian lens"
     assert torch.equal(lens.maps["blocks.1.out"].weight, torch.eye(64)) and float(grid.details["KL"][-1].max()) < 1e-5
 
 

@@ -137,7 +137,10 @@ def test_a_translator_is_told_the_place_and_changes_what_is_read(llama):
     pc.lens(llama, IDS, "blocks.0.attn.z[head=1:3]", through=last_layers_stream)
     assert told == ["blocks.0.attn.z[head=1]", "blocks.0.attn.z[head=2]"]
     same = pc.lens(llama, IDS, through=lambda path, stream: stream)
-    assert torch.equal(same.values, pc.lens(llama, IDS).values)
+    assert torch.equal(same.values, pc.lens(llama, IDS).values) and (same.title, pc.lens(llama, IDS).title) == (
+        "Lens",
+        "Logit lens",
+    )
 
 
 def test_the_model_is_run_once(llama, monkeypatch):

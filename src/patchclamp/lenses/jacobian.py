@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from random import Random
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -44,6 +45,7 @@ class JacobianLens:
     tokens: int = 0
     """How many Jacobians each is the mean of."""
     model: str = ""
+    title: ClassVar[str] = "Jacobian lens"
 
     def __call__(self, path: str, stream: Tensor, /) -> Tensor:
         """The stream at a place as it would be at the end."""

@@ -38,7 +38,8 @@ def lens(model: Model, prompt: Prompt, sites: Sites = "blocks.*.out", through: T
     `blocks.2.mlp.act[neuron=5:9]`. What is added is put through the final norm by itself, so its reading says which way it
     points and not how long it is.
 
-    `through` is a translator, `(path, stream) -> stream`, e.g. a tuned lens; without one this is the logit lens.
+    `through` is a translator, `(path, stream) -> stream`, e.g. a tuned lens; without one this is the logit lens. Where it has a
+    `title`, that is the grid's.
 
     >>> grid = pc.lens(model, clean)
     >>> grid.axes, grid.text[-1][-1]
@@ -54,7 +55,8 @@ def lens(model: Model, prompt: Prompt, sites: Sites = "blocks.*.out", through: T
     output = Output(end.run.logits)
     rows = [_read(end, output, path, parts, through) for path, parts in places]
     window = inputs.windows.get("")
-    return _grid(end, pattern, places, {name: [_without_padding(r[name], window) for r in rows] for name in rows[0]})
+    cells = {name: [_without_padding(r[name], window) for r in rows] for name in rows[0]}
+    return _grid(end, pattern, places, cells, _title(through))
 
 
 def _readable(model: Model, site: Site) -> tuple[str, ...]:
@@ -113,7 +115,8 @@ def _streams(
         yield written
 
 
-def _grid(end: End, pattern: Sequence[Site], places: Sequence[tuple[str, Parts | None]], rows: dict[str, list[Tensor]]) -> Grid:
+def _grid(end: End, pattern: Sequence[Site], places: Sequence[tuple[str, Parts | None]], rows: dict[str, list[Tensor]],
+          title: str) -> Grid:  # fmt: skip
     """The readings (entry batch pos) of every place, laid out along the stars of a pattern; several patterns are rows."""
     run, site = end.run, pattern[0]
     spread = len(pattern) == 1 and bool(site.stars)
@@ -135,8 +138,13 @@ def _grid(end: End, pattern: Sequence[Site], places: Sequence[tuple[str, Parts |
     else:
         axes, labels = (*axes, "prompt", "pos"), {**labels, "prompt": run.texts}
     text = _nested(cells["token"], run.reader.vocabulary(run.logits.shape[-1]))
-    return Grid(cells.pop("probability"), axes, labels, unit="probability", title="Logit lens", scale="sequential", text=text,
+    return Grid(cells.pop("probability"), axes, labels, unit="probability", title=title, scale="sequential", text=text,
                 details=cells)  # fmt: skip
+
+
+def _title(through: Translator | None) -> str:
+    own = getattr(through, "title", None)
+    return "Logit lens" if through is None else own if isinstance(own, str) else "Lens"
 
 
 def _axis(site: Site) -> str:

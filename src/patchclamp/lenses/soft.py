@@ -92,7 +92,7 @@ class SoftPrompt:
 
     def write(self, model: Model, stream: Directions) -> Int[Tensor, "batch ahead"]:
         """The tokens that the model writes from a stream alone, greedily."""
-        made = torch.empty(len(stream), 0, dtype=torch.long)
+        made = torch.empty(len(stream), 0, dtype=torch.long, device=stream.device)
         for _ in range(self.ahead):
             logits = self._ask(model, stream, self.embeddings, made)
             made = torch.cat([made, logits[:, -1:].argmax(-1)], 1)
@@ -105,7 +105,7 @@ class SoftPrompt:
         """
         some = self.moments(model, list(texts), Random(f"soft accuracy {seed}"))
         truth = some.said.argmax(-1)
-        rows = [(self.write(model, stream) == truth).float().mean(0) for stream in (some.stream, some.stream.roll(1, 0))]
+        rows = [(self.write(model, stream) == truth).float().mean(0).cpu() for stream in (some.stream, some.stream.roll(1, 0))]
         labels = {"ahead": [f"+{n + 1}" for n in range(self.ahead)], "reader": ["this text's stream", "another text's"]}
         return Grid(torch.stack(rows, 1), ("ahead", "reader"), labels, unit="fraction", scale="sequential",
                     title=f"A learned prompt at {self.site}", note=f"{len(truth)} texts, a token of each.")  # fmt: skip

@@ -153,11 +153,11 @@ def _top(model: Model, rows: Numbers, read: bool, axes: tuple[str, ...], labels:
     for first in range(0, len(flat), room):
         scores = flat[first : first + room].to(end.matrix.device) @ end.matrix
         found = scores.topk(min(n, scores.shape[-1]))
-        values.append(found.values)
+        values.append(found.values.cpu())
         tokens.append(found.indices)
         if ids is not None:
             mine = scores.gather(-1, ids[first : first + room, None].to(scores.device))
-            ranks.append((scores > mine).sum(-1, keepdim=True).expand(-1, found.values.shape[-1]).float())
+            ranks.append((scores > mine).sum(-1, keepdim=True).expand(-1, found.values.shape[-1]).float().cpu())
     shape = (*rows.shape[:-1], -1)
     details = {"rank": torch.cat(ranks).reshape(shape)} if ranks else {}
     named = _nested(torch.cat(tokens).reshape(shape).tolist(), words)
