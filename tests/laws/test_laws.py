@@ -16,6 +16,7 @@ import transformers
 import patchclamp as pc
 import support
 import zoo
+from patchclamp.lenses.parts import KINDS, Parts
 from patchclamp.model.inputs import takes
 from patchclamp.model.model import Model
 
@@ -236,6 +237,30 @@ def test_direct_contributions_add_up(family):
         pytest.skip(str(refused).replace(model.name, "it"))
     total = metric(first(_logits(model, inputs)))
     assert torch.allclose(parts.each.sum(1), total, atol=1e-4 * max(1.0, float(total.abs().max())))
+
+
+def test_heads_and_neurons_add_up_to_their_layer(family):
+    """What is left of a layer's write without them is its bias: the same at every token."""
+    model, inputs = family
+    sites = [s for s in model.sites if s.startswith("blocks.") and s.endswith((".z", ".act"))]
+    served = 0
+    for site in sites:
+        axis = KINDS[site.rpartition(".")[2]]
+        try:
+            parts = Parts.of(model, f"{site}[{axis}=*]")
+        except pc.PatchclampError:
+            continue
+        bias = model.weights[f"{parts.layer}.{'b_O' if axis == 'head' else 'b_out'}"]
+        if parts.write.norms and bool(bias.any()):
+            continue  # a bias behind which a norm stands is another at every token
+        with zoo.quiet():
+            run = model.run(inputs, [*parts.reads, f"{parts.layer}.out"], logits=False)
+        out = run[f"{parts.layer}.out"]
+        rest = out - parts.written(run, parts.entries).sum(0)
+        assert torch.allclose(rest, rest[:1, :1].expand_as(rest), atol=1e-4 * max(1.0, float(out.abs().max()))), site
+        served += 1
+    if not served:
+        pytest.skip("no heads or neurons whose writes can be told apart")
 
 
 def _logits(model, inputs):

@@ -41,7 +41,7 @@ def test_the_bigram_is_a_count(llama):
 
 
 def test_at_no_distance_the_last_block_is_the_output(llama):
-    lens = FutureLens.fit(llama, TEXTS * 8, ahead=1, sites="blocks.1.out", steps=0)
+    lens = FutureLens.fit(llama, TEXTS * 8, ahead=1, sites="blocks.1.out", steps=3)
     assert float(lens.accuracy(llama, TEXTS).values[0, 0]) == 1.0
     grid = pc.lens(llama, TEXTS[0], "blocks.1.out", through=lens.at(0))
     assert float(grid.details["KL"].max()) < 1e-3
