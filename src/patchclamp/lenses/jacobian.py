@@ -4,8 +4,8 @@ For every place the mean, over tokens of a text, of the Jacobian of the final st
 the stream there, at the same token: how a change at this token reaches its own prediction. With the means of both streams it
 is the first-order map around them, so it is a translator: nothing is trained towards the output, and no more is read than the
 model itself would carry on, were it linear. What it does not know: changes that reach the prediction by other tokens, and
-curvature, which an average over tokens smooths over. Hernandez et al. 2023 ("Linearity of relation decoding") use such mean
-Jacobians for relations.
+curvature, which an average over tokens smooths over: on the bundled town it reads worse than the logit lens at every layer.
+Hernandez et al. 2023 ("Linearity of relation decoding") use such mean Jacobians for relations.
 """
 
 from __future__ import annotations
