@@ -2,7 +2,7 @@
 
 A lens answers layer by layer; these read its answers downwards. `evolution` and `curve` follow a number (divergence from the
 output, entropy, rank, probability) through the layers, `depth` is the layer from which on the top token stays (Baldock et al.
-2021, "prediction depth", a measure of how hard an example is), `steps` how much each block changes what would be said,
+2021, there by nearest neighbours: a measure of how hard an example is), `steps` how much each block changes what would be said,
 `between` how far the readings of any two layers lie apart.
 """
 
