@@ -21,4 +21,5 @@ status=0
 "$venv/bin/python" -W ignore -m bench.agree_circuits ${CIRCUITS_PYTHON:+--python "$CIRCUITS_PYTHON"} ${EAP_IG:+--eap-ig "$EAP_IG"} || status=$?
 "$venv/bin/python" -W ignore -m bench.speed "$@" || status=$?
 "$venv/bin/python" -W ignore -m bench.circuits || status=$?
+"$venv/bin/python" -W ignore -m bench.lenses || status=$?
 exit $status

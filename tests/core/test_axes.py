@@ -15,7 +15,7 @@ from patchclamp.cause.spread import Spread
 from patchclamp.core.axes import MEANING, POSITIONS
 from patchclamp.core.metric import Metric
 from patchclamp.model.norms import Norm
-from patchclamp.model.unembed import unembed
+from patchclamp.model.unembed import End
 
 LOGITS = torch.zeros(2, 3, 9)
 
@@ -39,7 +39,7 @@ def test_shapes_that_do_not_go_together_are_caught(gpt2):
     with pytest.raises(TypeCheckError):
         norm.scale(torch.ones(2, 8), torch.ones(3, 8))
     with pytest.raises(TypeCheckError):
-        next(unembed(gpt2, gpt2.inputs([3, 4]), torch.zeros(1, 2, 64)))
+        End.of(gpt2, gpt2.inputs([3, 4]))(torch.zeros(1, 2, 64))
 
 
 def test_an_estimate_that_forgets_the_prompts_is_caught(gpt2):

@@ -16,6 +16,7 @@ import transformers
 import patchclamp as pc
 import support
 import zoo
+from patchclamp.lenses.parts import KINDS, Parts
 from patchclamp.model.inputs import takes
 from patchclamp.model.model import Model
 
@@ -238,6 +239,30 @@ def test_direct_contributions_add_up(family):
     assert torch.allclose(parts.each.sum(1), total, atol=1e-4 * max(1.0, float(total.abs().max())))
 
 
+def test_heads_and_neurons_add_up_to_their_layer(family):
+    """What is left of a layer's write without them is its bias: the same at every token."""
+    model, inputs = family
+    sites = [s for s in model.sites if s.startswith("blocks.") and s.endswith((".z", ".act"))]
+    served = 0
+    for site in sites:
+        axis = KINDS[site.rpartition(".")[2]]
+        try:
+            parts = Parts.of(model, f"{site}[{axis}=*]")
+        except pc.PatchclampError:
+            continue
+        bias = model.weights[f"{parts.layer}.{'b_O' if axis == 'head' else 'b_out'}"]
+        if parts.write.norms and bool(bias.any()):
+            continue  # a bias behind which a norm stands is another at every token
+        with zoo.quiet():
+            run = model.run(inputs, [*parts.reads, f"{parts.layer}.out"], logits=False)
+        out = run[f"{parts.layer}.out"]
+        rest = out - parts.written(run, parts.entries).sum(0)
+        assert torch.allclose(rest, rest[:1, :1].expand_as(rest), atol=1e-4 * max(1.0, float(out.abs().max()))), site
+        served += 1
+    if not served:
+        pytest.skip("no heads or neurons whose writes can be told apart")
+
+
 def _logits(model, inputs):
     with torch.no_grad(), zoo.quiet():
         return model.hf(**inputs, **uncached(model.hf))
@@ -248,8 +273,12 @@ def test_the_last_layer_of_the_lens_is_the_output(family):
     if "logits" not in model.sites or not any(s.startswith("blocks.") and s.endswith(".out") for s in model.sites):
         pytest.skip("no logits or no stream")
     with zoo.quiet():
-        grid = pc.lens(model, inputs, "blocks.-1.out")
-    assert float(grid.details["KL"].abs().max()) == 0.0
+        grid = pc.lens(model, inputs)
+        top = first(_logits(model, inputs)).float().softmax(-1).amax(-1)
+    said = {name: values[-1] for name, values in grid.details.items()} | {"probability": grid.values[-1]}
+    assert float(said["KL"].abs().max()) == 0.0 and float(said["rank"].abs().max()) == 0.0
+    assert torch.equal(said["p(output)"], said["probability"])
+    assert torch.allclose(said["probability"], top.reshape(said["KL"].shape), atol=1e-6)
 
 
 def test_two_threads_do_not_meet(family):

@@ -147,6 +147,32 @@ def test_a_storys_contributions_add_up(stories):
     assert list(sources.words("key"))[:2] == ["0 <s>", "1 Once"] and list(sources.words("layer")) == ["0", "1", "2", "3", "4"]
 
 
+@pytest.mark.parametrize("metric", [pc.logit(" Mary"), pc.logit_diff(" Mary", " John")])
+def test_the_towns_contributions_add_up(town, metric):
+    prompts = ["When Mary and John went to the store, John gave a drink to", "Mary and John went home. John saw"]
+    whole = pc.decompose(town, prompts, metric)
+    truth = town.metric(metric)(town.run(prompts).logits)
+    assert torch.allclose(whole.each.sum(1), truth, atol=1e-4)
+
+
+def test_a_berts_contributions_add_up():
+    """Norms stand in its stream; its head for classes of tokens is one matrix (that for masked tokens is not, and is refused)."""
+    from transformers import BertConfig, BertForTokenClassification
+
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=99, hidden_size=64, intermediate_size=96, num_hidden_layers=3, num_attention_heads=4, num_labels=9
+    )
+    model = pc.load(BertForTokenClassification(config).eval())
+    for metric in (LOGIT, DIFFERENCE):
+        whole = pc.decompose(model, IDS, metric)
+        truth = metric(model.run(IDS).logits)
+        assert torch.allclose(whole.each.sum(1), truth, atol=1e-4) and float(truth.abs().min()) > 1e-3
+        heads = pc.direct(model, IDS, "blocks.*.attn.z[head=*]", metric)
+        attention = pc.direct(model, IDS, "blocks.*.attn.out", metric)
+        assert torch.allclose(heads.values.sum(1), attention.values, atol=1e-4)  # its output biases are zero
+
+
 def test_the_embedding_is_read_through_the_factor_before_the_first_block():
     for kind, factor in (("llama", 1.0), ("granite", 2.0)):
         model = opened(kind)

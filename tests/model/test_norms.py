@@ -60,3 +60,10 @@ def test_what_is_no_norm():
     assert read_norm(nn.Linear(8, 8), 8) is None
     assert read_norm(nn.GELU(), 8) is None
     assert read_norm(nn.Bilinear(8, 8, 8), 8) is None
+
+
+def test_parts_of_an_input_add_up_to_the_output_without_the_bias(gpt2):
+    norm, x = gpt2.weights.norm("transformer.ln_f"), torch.randn(3, 5, 64, generator=torch.Generator().manual_seed(0))
+    y = gpt2.hf.transformer.ln_f(x.sum(0)).detach()
+    carried = norm.carry(x, norm.scale(x.sum(0), y))
+    assert torch.allclose(carried.sum(0) + norm.bias, y, atol=1e-5)

@@ -32,6 +32,10 @@ class Norm:
         u = self.weight * self.centred(x.float())
         return ((y.float() - self.bias) * u).sum(-1, keepdim=True) / (u * u).sum(-1, keepdim=True).clamp(min=1e-30)
 
+    def carry(self, part: Numbers, scale: Float[Tensor, "*#rows 1"]) -> Numbers:
+        """What a part of the norm's input becomes, its scale held: the parts of a sum add up to the output without the bias."""
+        return scale * self.weight * self.centred(part)
+
     def pull_back(self, direction: Float[Tensor, "*#rows d_model"], scale: Float[Tensor, "*rows 1"]) -> Numbers:
         """The direction before the norm that reads the same as `direction` after it, its scale held."""
         return scale * self.centred(self.weight * direction)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -35,6 +35,17 @@ class Cell:
 
     edits: tuple[tuple[str, Edit], ...]
     start: int = 0
+
+
+class Skeleton(Protocol):
+    """What is known of a pass whose blocks are skipped."""
+
+    @property
+    def model(self) -> Model: ...
+    @property
+    def blocks(self) -> tuple[Block, ...]: ...
+    @property
+    def shapes(self) -> list[Any]: ...
 
 
 @dataclass(eq=False)
@@ -71,7 +82,7 @@ class Base:
         forward = model.forward(inputs, [*(f"{b.path}.{side}" for b in blocks for side in ("in", "out")), *mixed])
         shapes: list[Any] = []
         for path in dict.fromkeys(b.module for b in blocks):
-            forward.taps.add_after(path, _noting(shapes))
+            forward.taps.add_after(path, noting(shapes))
         more: dict[str, Any] = {}
         if way == "suffix":
             from transformers import DynamicCache
@@ -99,7 +110,9 @@ class Base:
         return cache
 
 
-def _noting(shapes: list[Any]):
+def noting(shapes: list[Any]):
+    """A tap that notes what each block returns as a whole."""
+
     def note(args: tuple, kwargs: dict, output: Any) -> Any:
         shapes.append(output)
         return output
@@ -261,7 +274,7 @@ class Ride:
         return forward
 
 
-def handing_on(base: Base, i: int, stream: Tensor | None = None):
+def handing_on(base: Skeleton, i: int, stream: Tensor | None = None):
     """A forward for block i that hands on the stream it is given, or another one, and computes nothing."""
     places, path = base.model.anatomy.places, base.blocks[i].path
 

@@ -1,51 +1,95 @@
-"""Unembedding: what the model's own end makes of any stream, by replacing every block with handing on."""
+"""Unembedding: what the model's own end makes of any stream, by replacing every block with handing on.
+
+Whatever stands between the last block and the logits (norms, scalings, soft-caps, a head with layers of its own) is the
+model's. One pass over a prompt says what blocks return and keeps what is to be read; after that each reading costs the end
+only.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from patchclamp.model.inputs import Inputs, logits_of
-from patchclamp.model.ride import Base, handing_on
+from patchclamp.core.errors import Unserved
+from patchclamp.core.run import Run
+from patchclamp.model.anatomy import Block
+from patchclamp.model.inputs import Inputs, find_logits, logits_of
+from patchclamp.model.ride import handing_on, noting
 
 if TYPE_CHECKING:
-    from patchclamp.model.model import Model
+    from patchclamp.model.model import Model, Sites
 
 LOGITS = 1 << 26
 """How many logits are held at a time while many streams are unembedded: a quarter of a gigabyte."""
 
 
-@torch.no_grad()
-def unembed(
-    model: Model, inputs: Inputs, streams: Float[Tensor, "streams batch place d_model"]
-) -> Iterator[Float[Tensor, "some batch pos vocab"]]:
-    """The logits that the model's own end makes of streams, some of them at a time.
+@dataclass(frozen=True, eq=False)
+class End:
+    """The end of a model on one prompt, and the run that showed it: `end(streams)` are logits.
 
-    Every block is replaced by handing on, the last one by the streams, so whatever stands between the last block and the
-    logits (norms, scalings, soft-caps, a head with layers of its own) is the model's.
+    >>> from patchclamp.model.unembed import End
+    >>> end = End.of(model, model.inputs(clean), "blocks.*.out")
+    >>> torch.equal(end(end.run["blocks.3.out"][None])[0], end.run.logits)
+    True
     """
-    base = Base.of(model, inputs, "prefix")
-    layout = model.anatomy.places[f"{base.blocks[-1].path}.out"].layout
-    n, room = streams.shape[0], max(LOGITS // max(base.logits.numel(), 1), 1)
-    for first in range(0, n, room):
-        some = streams[first : first + room].flatten(0, 1)
-        some = some.transpose(0, 1) if layout.steps else some  # XLNet keeps tokens first
-        forward = model.forward(inputs, strict=False)
-        calls = iter(range(len(base.blocks)))
-        for module in dict.fromkeys(b.module for b in base.blocks):
-            forward.taps.instead[module] = _ending(base, calls, some)
-        output = forward.run(lambda forward=forward: model.call(inputs))
-        logits = logits_of(output)
-        yield logits.unflatten(0, (-1, inputs.batch))
 
+    model: Model
+    inputs: Inputs
+    run: Run
+    shapes: list[Any]
+    """What each block returned as a whole, to be imitated where it is skipped."""
 
-def _ending(base: Base, calls: Iterator[int], streams: Tensor):
-    def forward(*args: Any, **kwargs: Any) -> Any:
-        i = next(calls)
-        return handing_on(base, i, streams if i + 1 == len(base.blocks) else None)(*args, **kwargs)
+    @classmethod
+    def of(cls, model: Model, inputs: Inputs, keep: Sites = ()) -> End:
+        """One pass, with whatever places are to be kept."""
+        blocks = model.anatomy.main.blocks
+        forward = model.forward(inputs, keep)
+        shapes: list[Any] = []
+        for path in dict.fromkeys(b.module for b in blocks):
+            forward.taps.add_after(path, noting(shapes))
+        with torch.no_grad():
+            output = find_logits(forward.run(lambda: model.call(inputs)))
+        if output is None:
+            raise Unserved(f"{model.name} returns no logits, so there is nothing to read a stream out into.")
+        return cls(model, inputs, model.result(inputs, forward, output), shapes)
 
-    return forward
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """The blocks that are skipped."""
+        return self.model.anatomy.main.blocks
+
+    @property
+    def room(self) -> int:
+        """How many streams are unembedded at a time, so that no more than `LOGITS` numbers are held."""
+        return max(LOGITS // max(self.run.logits.numel(), 1), 1)
+
+    def __call__(self, streams: Float[Tensor, "streams batch place d_model"]) -> Float[Tensor, "streams batch pos vocab"]:
+        """The logits of some streams at once. A gradient passes where the streams have one."""
+        layout = self.model.anatomy.places[f"{self.blocks[-1].path}.out"].layout
+        rows = streams.flatten(0, 1)
+        rows = rows.transpose(0, 1) if layout.steps else rows  # XLNet keeps tokens first
+        forward = self.model.forward(self.inputs, strict=False)
+        calls = iter(range(len(self.blocks)))
+        for module in dict.fromkeys(b.module for b in self.blocks):
+            forward.taps.instead[module] = self._handing(calls, rows)
+        grad = streams.requires_grad
+        with torch.set_grad_enabled(grad):
+            output = forward.run(lambda: self.model.call(self.inputs, grad))
+            return logits_of(output).unflatten(0, (-1, self.inputs.batch))
+
+    def each(self, streams: Float[Tensor, "streams batch place d_model"]) -> Iterator[Float[Tensor, "some batch pos vocab"]]:
+        """The logits of many streams, some of them at a time."""
+        for first in range(0, streams.shape[0], self.room):
+            yield self(streams[first : first + self.room])
+
+    def _handing(self, calls: Iterator[int], streams: Tensor):
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            i = next(calls)
+            return handing_on(self, i, streams if i + 1 == len(self.blocks) else None)(*args, **kwargs)
+
+        return forward
