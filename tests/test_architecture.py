@@ -16,7 +16,7 @@ FLOORS = {"picture": 0, "core": 1, "model": 2, "specimens": 2, "cause": 3, "circ
           "surgery": 3, "matrix": 3, "vision": 3, "lab": 3, "task": 3, "papers": 4, "app": 5}  # fmt: skip
 FILES = sorted(p for p in ROOT.rglob("*.py") if p != ROOT / "__init__.py")
 FRONT_DOOR = [
-    "Dictionary", "Edge", "Edit", "Graph", "Grid", "Model", "Node", "PatchclampError", "Run", "Site", "clamp", "decompose", "direct",
+    "Dictionary", "Edge", "Edit", "Graph", "Grid", "Model", "Node", "PatchclampError", "Run", "Site", "TunedLens", "clamp", "decompose", "direct",
     "effects", "freeze", "gradient", "kl", "lens", "load", "logit", "logit_diff", "mean", "nll", "patch", "prob", "project", "rank",
     "splice", "steer", "zero",
 ]  # fmt: skip

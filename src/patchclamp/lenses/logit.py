@@ -7,7 +7,7 @@ are; what they seem to say there may be the lens's fault.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float, Shaped
@@ -23,12 +23,17 @@ from patchclamp.model.model import Model, Sites
 from patchclamp.model.unembed import unembed
 
 
-def lens(model: Model, prompt: Prompt, sites: Sites = "blocks.*.out") -> Grid:
+Translator = Callable[[str, Tensor], Tensor]
+"""The stream at a place, `(path, (..., d_model))`, carried into the basis that the model's end reads."""
+
+
+def lens(model: Model, prompt: Prompt, sites: Sites = "blocks.*.out", through: Translator | None = None) -> Grid:
     """The top token at every layer and position, its probability, and how far the reading is from the output.
 
     Values are the probability of the top token; `Grid.text` names it; `Grid.details` hold, cell by cell, the divergence
     KL(output || reading) in nats, the entropy of the reading in nats, and the rank of the token that the output puts first
     (0 is the top). `sites` may be any places of the stream's width: `blocks.*.mid`, or what is added, `blocks.*.mlp.out`.
+    `through` carries the stream at each place into the basis that the model's end reads, as a `TunedLens` does.
 
     >>> grid = pc.lens(model, clean)
     >>> grid.axes, grid.text[-1][-1]
@@ -40,7 +45,8 @@ def lens(model: Model, prompt: Prompt, sites: Sites = "blocks.*.out") -> Grid:
     run = model.run(inputs, paths)
     if run.output is None:
         raise Unserved(f"{model.name} returns no logits, so there is nothing to read a stream out into.")
-    cells = _readings(model, inputs, torch.stack([run.kept[p].value for p in paths]), run.logits)
+    streams = [run.kept[p].value if through is None else through(p, run.kept[p].value) for p in paths]
+    cells = _readings(model, inputs, torch.stack(streams), run.logits)
     words = run.reader.vocabulary(run.logits.shape[-1])
     tokens, values = cells.pop("token"), cells["probability"]
     text = _nested(tokens.tolist(), values.isnan().tolist(), words)
