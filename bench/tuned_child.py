@@ -1,12 +1,15 @@
 """What runs in an environment of its own: the `tuned-lens` package's training loop, on a saved model and saved batches.
 
     PYTHON bench/tuned_child.py FOLDER OUT STEPS THREADS [float32]
+    PYTHON bench/tuned_child.py --read FOLDER LENS OUT
 
 FOLDER holds a model and `batches.pt`, a tensor (step, row, pos) of token ids. The loop is the package's own `Train.execute`;
 what surrounds it (reading a data set, workers) is left out, so that the clock runs over training alone. It computes its
 lenses in bfloat16, as it is written; with `float32` its autocast is taken away. The lens goes to OUT, a line of JSON to
-standard output. Run with tuned-lens 0.2.0, torchdata 0.7.1 (its loop imports what later ones have not) and the torch and
-transformers of `constraints.txt`. Nothing here imports Patchclamp.
+standard output. With `--read` the package opens a lens that lies at LENS, and writes to OUT what it reads with it.
+
+Run with tuned-lens 0.2.0, torchdata 0.7.1 (without its dependencies; the loop imports what later ones have not) and the torch
+and transformers of `constraints.txt`. Nothing here imports Patchclamp.
 """
 
 from __future__ import annotations
@@ -68,8 +71,22 @@ def main(folder: str, out: str, steps: str, threads: str, precision: str = "") -
     cpu, wall = time.process_time(), time.perf_counter()
     training.execute()
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-    print(json.dumps({"cpu": cpu, "wall": wall, "losses": training.seen}))
+    print(json.dumps({"cpu": cpu, "wall": wall, "loss": sum(training.seen[-1])}))
+
+
+@torch.no_grad()
+def read(folder: str, lens: str, out: str) -> None:
+    """The logits of every layer through a lens, for the first batch; and the lens as the package saves it again."""
+    module = AutoModelForCausalLM.from_pretrained(folder).eval()
+    opened = TunedLens.from_model_and_pretrained(module, lens)
+    ids = torch.load(Path(folder, "batches.pt"), weights_only=True)[0, :2, :64]
+    hidden = module(ids, output_hidden_states=True).hidden_states[:-1]
+    opened.save(out)
+    torch.save(torch.stack([opened(h, i) for i, h in enumerate(hidden)]), Path(out, "logits.pt"))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if sys.argv[1] == "--read":
+        read(*sys.argv[2:])
+    else:
+        main(*sys.argv[1:])

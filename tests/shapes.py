@@ -15,7 +15,8 @@ MODULES = [f"patchclamp.{name}" for name in (
     "core.edit", "core.grid", "core.metric", "core.run", "core.window", "model.attention", "model.norms", "model.unembed",
     "model.weights", "model.wires", "cause.ablate", "cause.atp_star", "cause.comparison", "cause.effects", "cause.estimate",
     "cause.integrated", "cause.path", "cause.shapley", "cause.spread", "circuit.eap", "circuit.edges", "circuit.lessons",
-    "circuit.mask", "circuit.score", "circuit.siit", "core.uncertain", "lenses.direct", "lenses.logit",
+    "circuit.mask", "circuit.score", "circuit.siit", "core.uncertain", "lenses.anomaly", "lenses.causal_basis", "lenses.direct",
+    "lenses.evaluate", "lenses.logit", "lenses.tuned", "lenses.tuning", "model.ending",
 )]  # fmt: skip
 """Where shapes matter. Each call in these modules costs some microseconds more, so hot loops elsewhere are left alone."""
 

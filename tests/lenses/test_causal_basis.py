@@ -8,6 +8,7 @@ import torch
 import patchclamp as pc
 from patchclamp.core.errors import ShapeMismatch, WrongPrompt
 from patchclamp.lenses.causal_basis import (
+    Basis,
     aitchison,
     alignment,
     by_mean,
@@ -24,37 +25,42 @@ from patchclamp.specimens.town.world import town as town_of
 IDS = [[3, 9, 27, 14, 5, 8, 40, 41], [7, 11, 4, 50, 2, 33, 20, 6]]
 
 
-@pytest.fixture(scope="module")
-def plane():
-    """A model whose one block does nothing and whose logits depend on two directions of the stream, the first one more."""
+def reads_a_plane(varies):
+    """A model whose block does nothing and whose logits depend on two directions, the first more; the stream varies in some."""
     torch.manual_seed(0)
     hf = Specimen(SpecimenConfig(layers=1, heads=2, d_head=4, d_model=12, d_mlp=0, norm="none", positional="none")).eval()
-    axes = torch.linalg.qr(torch.randn(12, 12)).Q[:2]
+    axes = torch.linalg.qr(torch.randn(12, 12)).Q
     with torch.no_grad():
-        hf.embed.weight.normal_()
-        hf.unembed.weight.copy_(torch.randn(64, 2) @ (torch.tensor([[2.0], [0.7]]) * axes))
+        hf.embed.weight.copy_(torch.randn(64, varies) @ axes[:varies] + 1)
+        hf.unembed.weight.copy_(torch.randn(64, 2) @ (torch.tensor([[2.0], [0.7]]) * axes[:2]))
         hf.blocks[0].attn.o.weight.zero_()
-    return pc.load(hf), axes
+    return pc.load(hf), axes[:2]
+
+
+@pytest.fixture(scope="module")
+def plane():
+    return reads_a_plane(2)
 
 
 def test_the_directions_that_are_read_are_found_and_no_others(plane):
     model, axes = plane
     basis = causal_basis(model, IDS, 3)
-    first, second, third = basis.vectors[0]
+    first, second, _ = basis.vectors[0]
     assert float((axes @ torch.stack([first, second]).T).square().sum()) == pytest.approx(2, abs=1e-3)  # the same plane
-    assert float((first @ axes[0]).abs()) > 0.9
-    assert basis.influence[0, 0] > basis.influence[0, 1] > 1e-3 and float(basis.influence[0, 2]) < 1e-6
+    assert float((first @ axes[0]).abs()) > 0.8
+    assert basis.influence[0, 0] > basis.influence[0, 1] > 1e-3 and float(basis.influence[0, 2]) < 1e-4
     assert torch.allclose(basis.vectors[0] @ basis.vectors[0].T, torch.eye(3), atol=1e-4)
 
 
-def test_no_direction_has_more_influence(plane):
-    model, _ = plane
-    best = float(causal_basis(model, IDS, 1).influence)
-    turn = torch.linspace(0, torch.pi, 181)
-    _, axes = plane
-    around = (turn.cos()[:, None] * axes[0] + turn.sin()[:, None] * axes[1])[:, None]
-    found = max(float(influences(model, IDS, type(random_basis(model, 1))(v[None])).values[0]) for v in around)
-    assert best == pytest.approx(found, rel=1e-3)
+def test_no_direction_has_more_influence_and_erasure_may_carry_what_is_not_read_into_what_is():
+    model, axes = reads_a_plane(12)
+    best = causal_basis(model, IDS, 1)
+    turn = torch.linspace(0, torch.pi, 31)[:, None, None]
+    around = turn.cos() * axes[0] + turn.sin() * axes[1]
+    drawn = torch.nn.functional.normalize(torch.randn(120, 1, 12, generator=torch.Generator().manual_seed(0)), dim=-1)
+    read, some = (max(float(influences(model, IDS, Basis(v[None])).values[0]) for v in vs) for vs in (around, drawn))
+    assert float(best.influence) > some and float(best.influence) > 1.2 * read
+    assert 0.3 < float((axes @ best.vectors[0, 0]).norm()) < 0.95  # half read, half merely varying
 
 
 def test_where_nothing_comes_after_the_model_is_the_lens(plane):
@@ -120,7 +126,7 @@ def test_aitchison_is_the_cosine_of_centred_changes():
 
 
 def test_mistakes_are_named(llama):
-    with pytest.raises(ShapeMismatch, match="has 32 directions at right angles; 33 are asked for"):
-        causal_basis(llama, IDS, 33)
+    with pytest.raises(ShapeMismatch, match="has 64 directions at right angles; 65 are asked for"):
+        causal_basis(llama, IDS, 65)
     with pytest.raises(WrongPrompt, match="two tokens at least"):
         influences(llama, [[3]], random_basis(llama, 1))

@@ -69,7 +69,7 @@ def test_a_lens_serves_a_model_trained_further(town):
 
 
 def test_a_lens_of_another_shape_is_refused(town, llama):
-    with pytest.raises(ShapeMismatch, match="trained on 2 blocks of width 32; specimen:town has 4 of width 128"):
+    with pytest.raises(ShapeMismatch, match="trained on 2 blocks of width 64; specimen:town has 4 of width 128"):
         some_lens(llama).evaluate(town, ["Mary"])
     with pytest.raises(WrongPrompt, match="there is none"):
         TunedLens.untrained(town).evaluate(town, [])

@@ -1,7 +1,6 @@
 """Lenses on disk: ours, the tuned-lens package's, and what is refused. `bench/tuned.py` asks the package itself."""
 
 import json
-import pickle
 
 import pytest
 import torch
@@ -32,10 +31,10 @@ def test_theirs_survives_the_journey_and_is_what_the_package_reads(llama, tmp_pa
     again = tuned_format.read(folder)
     assert torch.equal(again.weight, lens.weight) and torch.equal(again.bias, lens.bias)
     config = json.loads((folder / "config.json").read_text())
-    assert (config["d_model"], config["num_hidden_layers"], config["lens_type"]) == (32, 2, "linear_tuned_lens")
-    modules = torch.nn.ModuleList([torch.nn.Linear(32, 32) for _ in range(2)])  # as the package builds them
+    assert (config["d_model"], config["num_hidden_layers"], config["lens_type"]) == (64, 2, "linear_tuned_lens")
+    modules = torch.nn.ModuleList([torch.nn.Linear(64, 64) for _ in range(2)])  # as the package builds them
     modules.load_state_dict(torch.load(folder / "params.pt", weights_only=True))
-    h = torch.randn(5, 32)
+    h = torch.randn(5, 64)
     assert torch.allclose(h + modules[1](h), lens("blocks.1.in", h), atol=1e-5)
 
 
@@ -70,7 +69,7 @@ def test_what_is_no_lens_is_refused(llama, gpt2, tmp_path, capsys):
     with pytest.raises(ShapeMismatch, match="where config.json says 7"):
         tuned_format.read(folder)
     (folder / "config.json").write_text(json.dumps(config))
-    (folder / "params.pt").write_bytes(pickle.dumps({"0.weight": Evil()}))
+    torch.save({"0.weight": Evil()}, folder / "params.pt")
     with pytest.raises(UnsafeWeights, match="holds more than tensors"):
         tuned_format.read(folder)
     assert "run" not in capsys.readouterr().out

@@ -1,12 +1,12 @@
 """Anomalies: prompts on which a model's answer comes about in an unusual way, told by the trajectory of a lens's readings.
 
-Belrose et al. 2023, section 5.1: an outlier detector sees the trajectories of ordinary prompts only, and is then asked which of
-others, half of them with an injected instruction, are odd. Detectors are scikit-learn's: the isolation forest (Liu et al. 2008)
-and the local outlier factor (Breunig et al. 2000).
+Belrose et al. 2023 find prompt injections so: an outlier detector sees the trajectories of ordinary prompts only, and is then
+asked which of others, ordinary and injected, are odd. Detectors are scikit-learn's: the isolation forest (Liu et al. 2008) and
+the local outlier factor (Breunig et al. 2000).
 
-Whether the layers are needed at all is said by the baseline: the same detector on the last layer's row, which is the model's own
-answer. What is found to be odd is odd; that it is an attack is not known. An injection that leaves the computation as it is
-cannot be found this way, nor does it do anything.
+Whether the layers are needed at all is said by the baseline: the same detector on the last row, the model's own answer. What
+is found to be odd is odd; that it is an attack is not known. An injection that leaves the computation as it is cannot be found
+this way, nor does it do anything.
 """
 
 from __future__ import annotations

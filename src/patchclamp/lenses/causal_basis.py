@@ -1,6 +1,6 @@
 """Causal basis extraction: the directions that a lens reads, and whether the model reads them too.
 
-Belrose et al. 2023, section 4. A lens could be right for reasons that the model does not have. So the direction is sought whose
+Belrose et al. 2023. A lens could be right for reasons that the model does not have. So the direction is sought whose
 erasure changes the lens's reading most, then the next one at right angles to it, and so on; each is then erased in the model
 itself. Two things are asked: whether directions that matter to the lens matter to the model (Spearman's correlation of the two
 influences), and whether they matter in the same way (stimulus-response alignment: the cosine, in Aitchison's geometry, of
@@ -8,6 +8,9 @@ what an erasure does to the reading and to the output).
 
 Influence is KL(before || after), averaged over tokens, in bits. Beside every figure belongs that of random directions, which
 `random_basis` makes. Each direction is a local optimum (L-BFGS from the best of several guesses), not a proven one.
+
+What erasure by projection does is not only to forget. Along a direction that is half read and half merely varying it carries
+what was never read into what is, so the direction of most influence need not lie among those that are read.
 """
 
 from __future__ import annotations

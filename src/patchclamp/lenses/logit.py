@@ -22,7 +22,6 @@ from patchclamp.model.inputs import Inputs, Prompt
 from patchclamp.model.model import Model, Sites
 from patchclamp.model.unembed import unembed
 
-
 Translator = Callable[[str, Tensor], Tensor]
 """The stream at a place, `(path, (..., d_model))`, carried into the basis that the model's end reads."""
 

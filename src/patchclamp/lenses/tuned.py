@@ -64,15 +64,13 @@ class TunedLens:
     ) -> TunedLens:
         """Train on a stream of texts (strings or token ids), `batch` of them a step, until the steps are done.
 
-        The rate falls in a straight line to nothing at the last step, after rising for a share `warmup` of them. With a `folder`
-        the training is kept there every half minute and when it is stopped; the same call then goes on, provided that the
-        texts begin anew as they did before.
+        The rate falls in a straight line to nothing at the last step, after rising for a share `warmup` of them. With a
+        `folder` the training is kept there every half minute and when it is stopped; the same call then goes on, provided
+        that the texts begin anew as they did before. `precision` is what logits are computed in meanwhile; bfloat16 is what
+        the authors' package takes, and faster where the processor has it.
         """
-        made = None
-        for made in cls.stages(model, texts, steps, steps, batch, optimizer, warmup, precision, folder):
-            pass
-        assert made is not None
-        return made
+        *_, last = cls.stages(model, texts, steps, steps, batch, optimizer, warmup, precision, folder)
+        return last
 
     @classmethod
     def stages(

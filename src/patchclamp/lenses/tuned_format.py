@@ -1,7 +1,7 @@
 """Tuned lenses on disk: our own folders, and those of the `tuned-lens` package (0.2.0), read and written.
 
-The package keeps `config.json` and `params.pt`, a dictionary with `i.weight` and `i.bias` for the input of block i. The `.pt` is
-opened with `weights_only=True`: tensors are read, nothing is run.
+The package keeps `config.json` and `params.pt`, a dictionary with `i.weight` and `i.bias` for the input of block i. The `.pt`
+is opened with `weights_only=True`: tensors are read, nothing is run.
 """
 
 from __future__ import annotations

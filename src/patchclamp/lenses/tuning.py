@@ -1,7 +1,7 @@
 """Tuning: the loop that trains a tuned lens, all layers at once, on any stream of text.
 
 The model passes a batch once. Every layer's translated stream is then read out by the model's own end, and pulled towards the
-model's own answer: the loss is KL(output || reading), averaged over tokens (Belrose et al. 2023, eq. 7). Its gradient at the
+model's own answer: the loss is KL(output || reading), averaged over tokens (Belrose et al. 2023). Its gradient at the
 logits is the difference of two distributions, so no graph over the vocabulary is ever kept; logits are made some tokens at
 a time and forgotten.
 
@@ -84,8 +84,8 @@ class Plan:
 
     def rate(self, step: int) -> float:
         """The share of the full rate at a step."""
-        rise = self.warmup * self.steps
-        return (step + 1) / rise if step + 1 < rise else (self.steps - step) / max(self.steps - rise, 1)
+        rise = round(self.warmup * self.steps)
+        return (step + 1) / rise if step < rise else (self.steps - step) / max(self.steps - rise, 1)
 
 
 def tuning(model: Model, texts: Texts, plan: Plan, every: int, folder: Path | None) -> Iterator[tuple[int, Translators]]:

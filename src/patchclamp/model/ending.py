@@ -111,10 +111,10 @@ class Ending:
 
     def read(self, stream: Rows) -> Read:
         """The logits of a stream at any number of tokens, with gradients where the stream asks for them."""
-        if self.tail is not None:
-            with torch.set_grad_enabled(stream.requires_grad):
+        with torch.set_grad_enabled(stream.requires_grad):
+            if self.tail is not None:
                 return F.linear(self.tail.norm(stream), self.tail.weight, self.tail.bias)
-        return self._call(stream[None])[0]
+            return self._call(stream[None])[0]
 
     def _call(self, stream: Float[Tensor, "batch pos d_model"]) -> Logits:
         base = self.base
