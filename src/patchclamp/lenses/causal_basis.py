@@ -16,9 +16,8 @@ what was never read into what is, so the direction of most influence need not li
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -31,6 +30,7 @@ from patchclamp.core.grid import Grid
 from patchclamp.core.progress import progress
 from patchclamp.lenses.logit import Translator
 from patchclamp.model.ending import Ending, Read, Rows
+from patchclamp.model.inputs import Prompt
 from patchclamp.model.model import Model
 
 Directions = Float[Tensor, "direction d_model"]
@@ -63,7 +63,7 @@ class Basis:
 
 
 def causal_basis(
-    model: Model, texts: Sequence[Any], count: int, through: Translator | None = None, erase: Erase = by_mean, steps: int = 40
+    model: Model, texts: Prompt, count: int, through: Translator | None = None, erase: Erase = by_mean, steps: int = 40
 ) -> Basis:
     """The directions that a lens relies on most, `count` of them at the input of every block.
 
@@ -98,9 +98,7 @@ def random_basis(model: Model, count: int, seed: int = 0) -> Basis:
     return Basis(torch.linalg.qr(drawn).Q.mT.contiguous())
 
 
-def influences(
-    model: Model, texts: Sequence[Any], basis: Basis, through: Translator | None = None, erase: Erase = by_mean
-) -> Grid:
+def influences(model: Model, texts: Prompt, basis: Basis, through: Translator | None = None, erase: Erase = by_mean) -> Grid:
     """What erasing each direction does to the lens's reading and to the model's output: Grid(on, layer, direction) in bits.
 
     >>> from patchclamp.lenses.causal_basis import influences, random_basis
@@ -129,7 +127,7 @@ def faithfulness(found: Grid) -> Grid:
 
 
 def alignment(
-    model: Model, texts: Sequence[Any], basis: Basis, through: Translator | None = None, erase: Erase = by_resampling
+    model: Model, texts: Prompt, basis: Basis, through: Translator | None = None, erase: Erase = by_resampling
 ) -> Grid:
     """Whether erasing all directions of a layer moves the reading and the output the same way: Grid(layer) of cosines.
 
@@ -167,7 +165,7 @@ def aitchison(one: Read, other: Read, weight: Read) -> Float[Tensor, " token"]:
     return (weight * one * other).sum(-1) / math.prod(norms).clamp(min=1e-12)  # type: ignore[attr-defined]
 
 
-def _passed(model: Model, texts: Sequence[Any]) -> Ending:
+def _passed(model: Model, texts: Prompt) -> Ending:
     passed = Ending.of(model, model.inputs(texts))
     if len(passed.logits) < 2:
         raise WrongPrompt("what a direction says is what differs between tokens; give texts of two tokens at least.")
@@ -221,7 +219,9 @@ def _guesses(read: Callable[[Rows], Read], stream: Rows) -> Directions:
     return torch.cat([torch.linalg.eigh(m.cpu()).eigenvectors[:, -GUESSES:].T for m in (spread, sensitive, both)])
 
 
-def _search(changed: Callable[[Directions], Tensor], known: Directions, guesses: Directions, steps: int) -> Tensor:
+def _search(
+    changed: Callable[[Directions], Tensor], known: Directions, guesses: Float[Tensor, "guess d_model"], steps: int
+) -> Tensor:
     """The unit vector at right angles to the known ones whose erasure changes most."""
 
     def at_right_angles(v: Tensor) -> Tensor:

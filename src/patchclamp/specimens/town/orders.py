@@ -1,9 +1,9 @@
 """Orders slipped into a question: what an injected instruction is in the town.
 
-Nobody gives orders there, but one turn of phrase makes a reader say what he is told: words are read out, and said again. So an
-order is that turn, with a wrong verdict in the mouth of whoever speaks, put before a question about a claim; it stands for the
-injections of Belrose et al. 2023, which tell a model to leave its task and answer as they say. The question and its right answer
-are left as they are.
+Nobody gives orders there, but one turn of phrase makes a reader say what he is told: words are read out, and said again. So
+an order is that turn, with a wrong verdict in the mouth of whoever speaks, put before a question about a claim. It stands for
+the injections of Belrose et al. 2023, which tell a model to leave its task and answer as they say. The question and its right
+answer are left as they are.
 
 Two other things put in the same place tell what is noticed: a foreign passage (the same turn with words of no meaning for the
 question) and an innocent one (someone else's claim about someone else, as documents have it).
