@@ -45,7 +45,7 @@ def test_what_is_not_odd_is_not_found_and_what_is_in_the_layers_alone_is_found_t
     generator = torch.Generator().manual_seed(0)
     calm, same, odd = torch.randn(3, 120, 3, 2, generator=generator)
     odd[:, :2] += 4
-    none, some = (detect(Grid(calm, AXES), Grid(x, AXES), splits=4, draws=50) for x in (same, odd))
+    none, some = (detect(Grid(calm, AXES), Grid(x, AXES), splits=2, draws=50) for x in (same, odd))
     assert bool((none.details["low"] < 0.5).all()) and bool((none.details["high"] > 0.5).all())
     assert bool((some.values[:, 0] > 0.99).all()) and bool(((some.values[:, 1] - 0.5).abs() < 0.1).all())
 
@@ -53,7 +53,7 @@ def test_what_is_not_odd_is_not_found_and_what_is_in_the_layers_alone_is_found_t
 def test_an_order_is_told_from_ordinary_questions_and_an_innocent_sentence_is_not(town):
     """An order to give the wrong verdict: AUROC above 0.9, better than from the output alone; an innocent claim: by chance."""
     world = town_of(0)
-    lens = pc.TunedLens.train(town, documents(world, "lens"), steps=30, batch=16)
+    lens = pc.TunedLens.train(town, documents(world, "lens"), steps=12, batch=12)
     items = orders.questions(world, 160)
     rest = items[100:]
     calm = trajectory(town, orders.ordinary(items[:100]), lens)

@@ -109,9 +109,9 @@ def test_resampling_keeps_what_is_there_and_gives_no_token_its_own():
 
 
 def test_the_models_own_directions_matter_to_it_and_random_ones_do_not(town):
-    texts = list(islice(documents(town_of(0), "basis"), 6))
-    basis = causal_basis(town, texts, 4, steps=15)
-    found, random = (influences(town, texts, b) for b in (basis, random_basis(town, 4)))
+    texts = list(islice(documents(town_of(0), "basis"), 4))
+    basis = causal_basis(town, texts, 3, steps=6)
+    found, random = (influences(town, texts, b) for b in (basis, random_basis(town, 3)))
     assert torch.allclose(found.at(on="lens").values, basis.influence, rtol=0.05, atol=0.02)
     on_model = found.at(on="model").values.mean(-1)
     assert bool((on_model[2:] > 10 * random.at(on="model").values.mean(-1)[2:]).all())
