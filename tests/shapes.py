@@ -19,7 +19,8 @@ MODULES = [f"patchclamp.{name}" for name in (
     "matrix.frozen", "matrix.head", "matrix.paths", "matrix.scores", "matrix.sources", "matrix.spectrum", "matrix.tables",
     "matrix.trigrams", "matrix.turn", "matrix.worlds", "probe.contrast", "probe.direction", "probe.dose",
     "probe.function_vector", "probe.lesson", "lenses.parts", "lenses.readings", "lenses.affine", "lenses.future",
-    "lenses.patchscope", "lenses.soft", "lenses.vocabulary",
+    "lenses.patchscope", "lenses.soft", "lenses.vocabulary", "lenses.anomaly", "lenses.causal_basis", "lenses.evaluate",
+    "lenses.tuned", "lenses.tuning", "model.ending",
 )]  # fmt: skip
 """Where shapes matter. Each call in these modules costs some microseconds more, so hot loops elsewhere are left alone."""
 

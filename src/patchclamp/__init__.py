@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from patchclamp.lenses.direct import decompose as decompose
     from patchclamp.lenses.direct import direct as direct
     from patchclamp.lenses.logit import lens as lens
+    from patchclamp.lenses.tuned import TunedLens as TunedLens
     from patchclamp.model.load import load as load
     from patchclamp.model.model import Model as Model
     from patchclamp.probe.contrast import contrast as contrast
@@ -63,6 +64,7 @@ _ROOMS = {
     "core.site": ("Site",),
     "lenses.direct": ("decompose", "direct"),
     "lenses.logit": ("lens",),
+    "lenses.tuned": ("TunedLens",),
     "model.load": ("load",),
     "model.model": ("Model",),
     "probe.contrast": ("contrast",),

@@ -70,17 +70,19 @@ class End:
 
     def __call__(self, streams: Float[Tensor, "streams batch place d_model"]) -> Float[Tensor, "streams batch pos vocab"]:
         """The logits of some streams at once. A gradient passes where the streams have one."""
+        return self.read(streams.flatten(0, 1)).unflatten(0, (-1, self.inputs.batch))
+
+    def read(self, rows: Float[Tensor, "row place d_model"]) -> Float[Tensor, "row pos vocab"]:
+        """The logits of any number of rows, whatever prompts they come from."""
         layout = self.model.anatomy.places[f"{self.blocks[-1].path}.out"].layout
-        rows = streams.flatten(0, 1)
         rows = rows.transpose(0, 1) if layout.steps else rows  # XLNet keeps tokens first
         forward = self.model.forward(self.inputs, strict=False)
         calls = iter(range(len(self.blocks)))
         for module in dict.fromkeys(b.module for b in self.blocks):
             forward.taps.instead[module] = self._handing(calls, rows)
-        grad = streams.requires_grad
+        grad = rows.requires_grad
         with torch.set_grad_enabled(grad):
-            output = forward.run(lambda: self.model.call(self.inputs, grad))
-            return logits_of(output).unflatten(0, (-1, self.inputs.batch))
+            return logits_of(forward.run(lambda: self.model.call(self.inputs, grad)))
 
     def each(self, streams: Float[Tensor, "streams batch place d_model"]) -> Iterator[Float[Tensor, "some batch pos vocab"]]:
         """The logits of many streams, some of them at a time."""
