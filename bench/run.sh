@@ -6,6 +6,7 @@
 #
 # PYTHON is the interpreter that makes the environment, BENCH_VENV where it lies. CIRCUITS_PYTHON is one that has auto-circuit and an
 # older TransformerLens, EAP_IG where EAP-IG's sources lie (see bench/agree_circuits.py); without them those two are left out.
+# TUNED_PYTHON is one that has the tuned-lens package (see bench/tuned_child.py); without it lenses are not timed.
 set -eu
 cd "$(dirname "$0")/.."
 venv=${BENCH_VENV:-.venv-bench}
@@ -22,4 +23,5 @@ status=0
 "$venv/bin/python" -W ignore -m bench.speed "$@" || status=$?
 "$venv/bin/python" -W ignore -m bench.circuits || status=$?
 "$venv/bin/python" -W ignore -m bench.lenses || status=$?
+test -z "${TUNED_PYTHON:-}" || "$venv/bin/python" -W ignore -m bench.tuned --python "$TUNED_PYTHON" || status=$?
 exit $status

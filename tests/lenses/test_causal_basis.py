@@ -63,6 +63,12 @@ def test_no_direction_has_more_influence_and_erasure_may_carry_what_is_not_read_
     assert 0.3 < float((axes @ best.vectors[0, 0]).norm()) < 0.95  # half read, half merely varying
 
 
+def test_nothing_is_left_on_the_models_weights(plane):
+    model, _ = plane
+    causal_basis(model, IDS, 1)
+    assert all(p.grad is None for p in model.hf.parameters())
+
+
 def test_where_nothing_comes_after_the_model_is_the_lens(plane):
     model, _ = plane
     grid = influences(model, IDS, random_basis(model, 4))

@@ -237,9 +237,8 @@ def _search(
     search = torch.optim.LBFGS([v], max_iter=steps, line_search_fn="strong_wolfe")
 
     def step() -> Tensor:
-        search.zero_grad()
         loss = -changed(at_right_angles(v)[None])
-        loss.backward()
+        (v.grad,) = torch.autograd.grad(loss, [v])  # and nothing is left on the model's weights
         return loss
 
     with torch.enable_grad():

@@ -57,6 +57,7 @@ def rows(title: str, grid: Grid, more: str = "") -> None:
 
 
 def line(title: str, name: str, values: list[float]) -> None:
+    """One number a layer."""
     show(f"{title:34} {name:28} " + "  ".join(f"{v:7.3f}" for v in values))
 
 

@@ -7,6 +7,7 @@
                   ten families of documents, each with the tasks that test what it teaches
     corpus.py     all families mixed: an endless stream of documents
     tasks.py      all tasks by name
+    orders.py     orders slipped into a question, and what else could stand in their place
     tokenizer.py  one word, one token
     recipe.py     trains the model
     measure.py    measures it
