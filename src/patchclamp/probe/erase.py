@@ -63,7 +63,9 @@ class Eraser:
     def __call__(self, x: Float[Tensor, "*rows d"]) -> Float[Tensor, "*rows d"]:
         """The rows without the concept, in their own precision and place."""
         if x.shape[-1] != len(self.centre):
-            raise ShapeMismatch(f"the eraser was fitted on {len(self.centre)} numbers and is given {x.shape[-1]}; is it of this place?")
+            raise ShapeMismatch(
+                f"the eraser was fitted on {len(self.centre)} numbers and is given {x.shape[-1]}; is it of this place?"
+            )
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         right, left, centre = (part.to(wide) for part in (self.right, self.left, self.centre))
         return (wide - ((wide - centre) @ right) @ left).to(x.dtype)
@@ -82,7 +84,9 @@ class Eraser:
         folder.mkdir(parents=True, exist_ok=True)
         numbers = {"right": self.right, "left": self.left, "centre": self.centre}
         save_file({k: v.contiguous().clone() for k, v in numbers.items()}, folder / TENSORS)
-        (folder / CARD).write_text(json.dumps({"noun": "Eraser", "version": VERSION, "method": self.method}) + "\n", encoding="utf-8")
+        (folder / CARD).write_text(
+            json.dumps({"noun": "Eraser", "version": VERSION, "method": self.method}) + "\n", encoding="utf-8"
+        )
         return folder
 
     @classmethod
@@ -218,7 +222,9 @@ def scrub(model: Model, sites: str | Site | Iterable[str | Site], prompts: Seque
     return edits
 
 
-def _labelled(model: Model, site: Site, prompts: Sequence, labels: Sequence, at: Sequence[int] | None) -> tuple[Tensor, Sequence]:
+def _labelled(
+    model: Model, site: Site, prompts: Sequence, labels: Sequence, at: Sequence[int] | None
+) -> tuple[Tensor, Sequence]:
     if not isinstance(labels[0], (list, tuple)):
         return gather(model, site, prompts, at), labels
     if at is not None or "pos" in dict(site.index):

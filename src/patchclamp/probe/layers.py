@@ -51,10 +51,10 @@ def probe(model: Model, site: str | Site, prompts: Sequence, labels: Sequence | 
     >>> grid.axes, grid.baseline
     (('layer',), {'chance': 0.5})
     """
-    site, groups, at = _asked(model, site, prompts, labels, groups, at)
-    x = _activations(model, site, prompts, at)
-    each, labelled = _scored(x, labels, groups, fit, folds, seed, str(site)), _labels(model, site, at)
-    return _grid(each, site, at, labelled, labels, groups, folds, f"What {site} says")
+    site, groups, at = asked(model, site, prompts, labels, groups, at)
+    x = values_at(model, site, prompts, at)
+    each = _scored(x, labels, groups, fit, folds, seed, str(site))
+    return _grid(each, labelled(model, site, at), labels, groups, folds, f"What {site} says")
 
 
 def beside(model: Model, site: str | Site, prompts: Sequence, labels: Sequence | Tensor, *, kinds: Sequence[Hashable],
@@ -72,17 +72,23 @@ def beside(model: Model, site: str | Site, prompts: Sequence, labels: Sequence |
     >>> found.axes, selectivity(found).axes
     (('source', 'layer'), ('layer',))
     """
-    site, groups, at = _asked(model, site, prompts, labels, groups, at)
+    site, groups, at = asked(model, site, prompts, labels, groups, at)
     control = control_task(labels, kinds, seed)
     _memorable(kinds, groups)
     shuffled = [labels[i] for i in torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed)).tolist()]
-    x = _activations(model, site, prompts, at)
-    y = _activations(untrained(model, seed), site, prompts, at)
-    asked = ((x, labels), (x, control), (x, shuffled), (y, labels))
-    found = [_scored(a, b, groups, fit, folds, seed, name) for name, (a, b) in zip(SOURCES, asked)]
-    axes, words = _labels(model, site, at)
-    labelled = ("source", *axes), {"source": list(SOURCES), **words}
-    return _grid(torch.stack(found, 1), site, at, labelled, labels, groups, folds, f"What {site} says, and its controls")
+    x = values_at(model, site, prompts, at)
+    y = values_at(untrained(model, seed), site, prompts, at)
+    pairs = ((x, labels), (x, control), (x, shuffled), (y, labels))
+    found = [_scored(a, b, groups, fit, folds, seed, name) for name, (a, b) in zip(SOURCES, pairs)]
+    axes, words = labelled(model, site, at)
+    return _grid(
+        torch.stack(found, 1),
+        (("source", *axes), {"source": list(SOURCES), **words}),
+        labels,
+        groups,
+        folds,
+        f"What {site} says, and its controls",
+    )
 
 
 def selectivity(grid: Grid) -> Grid:
@@ -149,8 +155,9 @@ def lines(grids: Mapping[str, Grid], level: float = 0.95) -> Lines:
 # ---- what is asked, and where
 
 
-def _asked(model: Model, site: str | Site, prompts: Sequence, labels: Sequence | Tensor, groups: Sequence[Hashable] | None,
-           at: At | None) -> tuple[Site, Sequence[Hashable], At | None]:  # fmt: skip
+def asked(model: Model, site: str | Site, prompts: Sequence, labels: Sequence | Tensor, groups: Sequence[Hashable] | None,
+          at: At | None) -> tuple[Site, Sequence[Hashable], At | None]:  # fmt: skip
+    """The question, with what was left out filled in: equal prompts are one group, a starred position is every position."""
     site = Site.parse(site)
     if len(labels) != len(prompts):
         raise ShapeMismatch(f"{len(labels)} labels for {len(prompts)} prompts; give one for each.")
@@ -171,14 +178,16 @@ def _lengths(model: Model, prompts: Sequence) -> set[int]:
     return {len(window.tokens(row)) for row in range(len(prompts))}
 
 
-def _activations(model: Model, site: Site, prompts: Sequence, at: At | None) -> Tensor:
+def values_at(model: Model, site: Site, prompts: Sequence, at: At | None) -> Tensor:
     """(place, prompt, d); the places are the layers, each with all its roles, or a single one."""
     each = [at[role] for role in at] if isinstance(at, Mapping) else [at]
     found = [gather(model, site, prompts, positions).flatten(2 if site.bare().stars else 1) for positions in each]
     return torch.stack(found, 1).flatten(0, 1) if site.bare().stars else torch.stack(found)
 
 
-def _scored(x: Tensor, labels: Sequence | Tensor, groups: Sequence[Hashable], fit: Fit, folds: int, seed: int, label: str) -> Tensor:
+def _scored(
+    x: Tensor, labels: Sequence | Tensor, groups: Sequence[Hashable], fit: Fit, folds: int, seed: int, label: str
+) -> Tensor:
     """(group, place). Places that are done are kept by an open journal."""
     page = leaf(f"probing {label}", lambda: (x, list(labels), list(groups), fit, folds, seed))
     for n, place in enumerate(progress(x, total=len(x), label=f"probing {label}")):
@@ -187,8 +196,10 @@ def _scored(x: Tensor, labels: Sequence | Tensor, groups: Sequence[Hashable], fi
     return torch.stack([page.known[n] for n in range(len(x))], 1)
 
 
-def _labels(model: Model, site: Site, at: At | None) -> tuple[tuple[str, ...], dict[str, list[str]]]:
-    axes, words = (), {}
+def labelled(model: Model, site: Site, at: At | None) -> tuple[tuple[str, ...], dict[str, list[str]]]:
+    """The axes of the answer and their labels."""
+    axes: tuple[str, ...] = ()
+    words: dict[str, list[str]] = {}
     if site.bare().stars:
         axes = site.bare().stars
         words[axes[0]] = [str(site.bare().star_values(p)[0]) for p in model.places(site)]
@@ -206,12 +217,14 @@ def _memorable(kinds: Sequence[Hashable], groups: Sequence[Hashable]) -> None:
                           "flatter the probe. Group by something else than the kinds (the template, say).")  # fmt: skip
 
 
-def _grid(each: Tensor, site: Site, at: At | None, labelled: tuple, labels: Sequence | Tensor, groups: Sequence[Hashable],
+def _grid(each: Tensor, places: tuple[tuple[str, ...], dict[str, list[str]]], labels: Sequence | Tensor, groups: Sequence[Hashable],
           folds: int, title: str) -> Grid:  # fmt: skip
-    axes, words = labelled
+    axes, words = places
     shape = [len(words[a]) for a in axes]
     each = each.reshape(len(each), *shape)
     classes = coded(labels)[1]
     unit = "balanced accuracy" if classes else "R squared"
-    note = f"Held out in {folds} folds; {len(set(groups))} groups, none on both sides of a split. Chance is {chance(labels):.3g}."
+    note = (
+        f"Held out in {folds} folds; {len(set(groups))} groups, none on both sides of a split. Chance is {chance(labels):.3g}."
+    )
     return Grid(each.mean(0), axes, words, unit, title, note, "sequential", baseline={"chance": chance(labels)}, each=each)

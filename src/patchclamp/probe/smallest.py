@@ -111,7 +111,9 @@ def train(recipe: Recipe, out: Path, save_every: int = 100) -> Specimen:
             print(recipe.asked, step, f"{float(loss.detach()):.4f}", flush=True)
     network.to(torch.bfloat16).save_pretrained(out)
     path = out / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), "dtype": "float32"}, indent=2) + "\n", encoding="utf-8")
+    path.write_text(
+        json.dumps({**json.loads(path.read_text(encoding="utf-8")), "dtype": "float32"}, indent=2) + "\n", encoding="utf-8"
+    )
     checkpoint.forget(out)
     return Specimen.from_pretrained(out, dtype=torch.float32)
 
@@ -132,9 +134,7 @@ def main() -> None:
     recipe = Recipe()
     figures = {"accuracy": round(accuracy(train(recipe, options.out)), 4)}
     control = replace(recipe, asked="place", steps=400)
-    figures["accuracy of the control, on its own question"] = round(
-        accuracy(train(control, options.out / CONTROL), "place"), 4
-    )
+    figures["accuracy of the control, on its own question"] = round(accuracy(train(control, options.out / CONTROL), "place"), 4)
     card = {
         "name": "smallest",
         "what": f"A small causal transformer that says the third smallest of {LISTED} different numbers below {NUMBERS}. In {CONTROL}/ "

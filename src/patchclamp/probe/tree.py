@@ -62,8 +62,15 @@ def tree(model: Model, prompts: Int[Tensor, "prompt token"] | Sequence, statemen
     ])  # fmt: skip
     base = f1[1:].mean(0)
     scores = (f1 - base) / (1 - base).clamp(min=1e-6)
-    details = {"F1": f1[0].T, "untrained F1": base.T, "untrained, least": scores[1:].amin(0).T, "untrained, most": scores[1:].amax(0).T}
-    note = f"{NEIGHBOURS} nearest neighbours, halves of the prompts in turn; gain in macro F1 over {len(seeds)} untrained models."
+    details = {
+        "F1": f1[0].T,
+        "untrained F1": base.T,
+        "untrained, least": scores[1:].amin(0).T,
+        "untrained, most": scores[1:].amax(0).T,
+    }
+    note = (
+        f"{NEIGHBOURS} nearest neighbours, halves of the prompts in turn; gain in macro F1 over {len(seeds)} untrained models."
+    )
     return Grid(scores[0].T, ("question", "layer"), {"question": list(QUESTIONS)}, "share of the possible gain",
                 f"The reasoning tree in the attention of {model.name}", note, details=details)  # fmt: skip
 
