@@ -66,7 +66,7 @@ def ridge(x: Float[Tensor, "row d"], y: Sequence | Tensor, penalty: float = 1.0)
     return rows.probe((found[:, :-1], found[:, -1]), method="ridge", penalty=penalty)
 
 
-def logistic(x: Float[Tensor, "row d"], y: Sequence | Tensor, penalty: float = 1.0) -> Probe:
+def logistic(x: Float[Tensor, "row d"], y: Sequence | Tensor, penalty: float = 1.0, tolerance: float = 1e-4) -> Probe:
     """Multinomial logistic regression with half of `penalty` times the squared weights added to the summed loss.
 
     The penalty is scikit-learn's 1/C. Classes weigh the same however many rows they have.
@@ -74,7 +74,7 @@ def logistic(x: Float[Tensor, "row d"], y: Sequence | Tensor, penalty: float = 1
     from sklearn.linear_model import LogisticRegression
 
     rows = _classes(x, y, "logistic")
-    model = LogisticRegression(C=1 / penalty, class_weight="balanced", max_iter=2000)
+    model = LogisticRegression(C=1 / penalty, class_weight="balanced", max_iter=2000, tol=tolerance)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a probe that has not quite converged is as honest as any: it is scored on other rows
         model.fit(rows.x.numpy(), rows.y.numpy())
