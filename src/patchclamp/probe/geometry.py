@@ -166,7 +166,7 @@ def two_nn(x: Float[Tensor, "row d"], trim: float = 0.1) -> float:
 def mle(x: Float[Tensor, "row d"], neighbours: int = 10) -> float:
     """Intrinsic dimension by maximum likelihood (Levina & Bickel 2004), the inverse averaged over points (MacKay & Ghahramani 2005)."""
     near = _neighbours(x, neighbours).log()
-    inverse = (near[:, -1:] - near[:, :-1]).sum(1) / (neighbours - 2)
+    inverse = (near[:, -1:] - near[:, :-1]).sum(1) / (neighbours - 1)
     return float(1 / inverse.mean())
 
 
