@@ -55,7 +55,18 @@ def child(kind: str, folder: Path) -> None:
     seconds, peak = time.monotonic() - began, _peak()
     score = stream.accuracy(probe, stream.Shards.open(folder / "test"))
     probe.save(folder / kind.replace(" ", "-"))
-    print(json.dumps({"before": before, "peak": peak, "seconds": seconds, "accuracy": score}))
+    said = {"before": before, "peak": peak, "seconds": seconds, "accuracy": score}
+    print(json.dumps({**said, "loss": penalised(probe, stored), "readings": probe.fitted.get("readings", 0)}))
+
+
+def penalised(probe, stored: stream.Shards, penalty: float = 1.0) -> float:
+    """What a logistic probe makes small: the mean loss, classes weighing alike, and the penalty."""
+    total, count = torch.zeros(len(CLASSES), dtype=torch.float64), torch.zeros(len(CLASSES))
+    for x, y in stored.batches():
+        said = probe.log_probabilities(x)[range(len(y)), y].double()
+        total.index_add_(0, y, said)
+        count += torch.bincount(y, minlength=len(CLASSES))
+    return float(-(total / count).mean() + penalty / 2 * probe.layers[0][0].double().square().sum() / len(stored))
 
 
 def _peak() -> float:
@@ -87,7 +98,9 @@ def main() -> None:
             if said.returncode:
                 sys.exit(said.stderr)
             own = json.loads(said.stdout.splitlines()[-1])
-            print(f"{kind:22}{own['peak']:8.0f} {own['before']:8.0f} {own['seconds']:9.1f}   {own['accuracy']:.4f}", flush=True)
+            print(f"{kind:22}{own['peak']:8.0f} {own['before']:8.0f} {own['seconds']:9.1f}   {own['accuracy']:.4f}"
+                  + (f"   loss {own['loss']:.7f}" if "logistic" in kind else "")
+                  + (f", {own['readings']} readings" if own["readings"] else ""), flush=True)  # fmt: skip
         test = torch.cat([x for x, _ in stream.Shards.open(folder / "test").batches()])
         for kind in ("ridge", "logistic"):
             one, other = (Probe.load(folder / f"{kind}-{how}") for how in ("streamed", "in-memory"))

@@ -58,7 +58,9 @@ def erase() -> None:
         scores = [balanced(said.predict(a), b) for a, b in ((own, labels[:half]), (other, labels[half:]))]
         cost = 0.0 if eraser is None else eraser.cost(x[half:])
         curved = balanced(mlp(own, labels[:half]).predict(other), labels[half:])
-        print(f"  {name:16} own rows {scores[0]:.4f}  other rows {scores[1]:.4f}  mlp {curved:.4f}  mean squared change {cost:.4f}")
+        print(
+            f"  {name:16} own rows {scores[0]:.4f}  other rows {scores[1]:.4f}  mlp {curved:.4f}  mean squared change {cost:.4f}"
+        )
     print(f"  oracle leace     mean squared change {oracle(x[:half], labels[:half]).cost(x[half:], labels[half:]):.4f}")
     verbs = [(i.answer, i.wrong) for i in items[half : half + 500]]
     plain, edits = model, scrub(model, "blocks.*.out", texts[:2000], labels[:2000])

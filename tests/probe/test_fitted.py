@@ -61,7 +61,7 @@ def test_numbers_are_predicted_and_words_are_classes():
 
 def test_what_cannot_be_fitted_says_so(planted):
     x, y = planted
-    with pytest.raises(WrongPrompt, match='every row has the label up'):
+    with pytest.raises(WrongPrompt, match="every row has the label up"):
         logistic(x, ["up"] * 200)
     with pytest.raises(ShapeMismatch, match=r"got \[200, 6\] and 3 labels"):
         logistic(x, y[:3])

@@ -56,7 +56,10 @@ def test_always_saying_the_common_class_is_chance():
 def test_marks_of_numbers_average_to_r_squared():
     x = torch.randn(200, 3, generator=torch.Generator().manual_seed(0))
     assert float(held_out(x, (x[:, 0] * 2).tolist(), range(200), ridge).mean()) > 0.99
-    assert float(held_out(x, torch.randn(200, generator=torch.Generator().manual_seed(1)).tolist(), range(200), ridge).mean()) < 0.05
+    assert (
+        float(held_out(x, torch.randn(200, generator=torch.Generator().manual_seed(1)).tolist(), range(200), ridge).mean())
+        < 0.05
+    )
 
 
 def test_groups_keep_the_mean():

@@ -190,7 +190,7 @@ class Oracle:
 def oracle(x: Float[Tensor, "row d"], y: Sequence | Tensor) -> Oracle:
     """LEACE with the labels at hand (section 4.4 of the paper): least-squares residuals of the activations given the concept."""
     moments = _moments(x, y)
-    slope = torch.linalg.pinv(moments.zz, hermitian=True) @ moments.xz.T
+    slope = torch.linalg.pinv(moments.zz, rtol=1e-9, hermitian=True) @ moments.xz.T  # the columns of classes add up to 1
     classes: tuple[Any, ...] = ()
     if not (isinstance(y, Tensor) and y.ndim == 2) and coded(y)[1]:
         own = y.tolist() if isinstance(y, Tensor) else list(y)
