@@ -3,8 +3,8 @@
     python -m bench.probes            writes the activations to a temporary folder (300 MB), fits, measures; about two minutes
     python -m bench.probes --rows 20000
 
-Each fit runs in a process of its own, whose peak resident memory (VmHWM) includes Python, torch and scikit-learn. The fit in memory is
-scikit-learn's, on the same rows. Labels are what a random direction says, with noise, in four classes.
+Each fit runs in a process of its own, whose peak resident memory (VmHWM) includes Python, torch and scikit-learn. The fit in
+memory is scikit-learn's, on the same rows. Labels are what a random direction says, with noise, in four classes.
 """
 
 from __future__ import annotations
@@ -89,9 +89,7 @@ def main() -> None:
         folder = Path(name)
         stream.Shards.write(folder / "train", drawn(options.rows, 0), CLASSES)
         stream.Shards.write(folder / "test", drawn(10_000, 1), CLASSES)
-        print(
-            f"{options.rows} rows of {WIDTH} numbers, {options.rows * WIDTH * 4 / 2**20:.0f} MiB on disk, {len(CLASSES)} classes"
-        )
+        print(f"{options.rows} rows of {WIDTH} numbers, {options.rows * WIDTH >> 18} MiB on disk, {len(CLASSES)} classes")
         print(f"{'':22}peak MiB   before   seconds   balanced accuracy on 10,000 other rows")
         for kind in ("ridge streamed", "ridge in memory", "logistic streamed", "logistic in memory"):
             said = subprocess.run([sys.executable, "-m", "bench.probes", "--child", kind, name], capture_output=True, text=True)

@@ -50,7 +50,10 @@ def erase() -> None:
     x = gather(model, "blocks.2.out", texts)
     half = len(x) // 2
     fits = {"nothing": None, "mean difference": mean_difference, "leace": leace, "inlp, 8 rounds": partial(inlp, rounds=8)}
-    print(f"erase: {len(x)} sentences; erasers and probes fitted on one half, probes scored on the other (and on their own)")
+    print(
+        f"erase: {len(x)} sentences; erasers and probes fitted on one half, probes scored on the other (and on their own);\n"
+        "       change is the mean squared distance by which the other rows are moved"
+    )
     for name, fit in fits.items():
         eraser = None if fit is None else fit(x[:half], labels[:half])
         own, other = (x[:half], x[half:]) if eraser is None else (eraser(x[:half]), eraser(x[half:]))
@@ -58,20 +61,22 @@ def erase() -> None:
         scores = [balanced(said.predict(a), b) for a, b in ((own, labels[:half]), (other, labels[half:]))]
         cost = 0.0 if eraser is None else eraser.cost(x[half:])
         curved = balanced(mlp(own, labels[:half]).predict(other), labels[half:])
-        print(
-            f"  {name:16} own rows {scores[0]:.4f}  other rows {scores[1]:.4f}  mlp {curved:.4f}  mean squared change {cost:.4f}"
-        )
-    print(f"  oracle leace     mean squared change {oracle(x[:half], labels[:half]).cost(x[half:], labels[half:]):.4f}")
+        print(f"  {name:16} own rows {scores[0]:.4f}  other rows {scores[1]:.4f}  mlp {curved:.4f}  change {cost:.4f}")
+    print(f"  oracle leace     change {oracle(x[:half], labels[:half]).cost(x[half:], labels[half:]):.4f}")
     verbs = [(i.answer, i.wrong) for i in items[half : half + 500]]
     plain, edits = model, scrub(model, "blocks.*.out", texts[:2000], labels[:2000])
     dealt = [labels[i] for i in torch.randperm(2000, generator=torch.Generator().manual_seed(0)).tolist()]
     control = scrub(model, "blocks.*.out", texts[:2000], dealt)
     alone = leace(x[:half], labels[:half]).edit("blocks.2.out[pos=-1]")
+    others = tasks.draw("ioi", town(0), 300)
     for name, one in (("as it is", plain), ("leace at block 2", plain.edit(alone)), ("scrubbed", plain.edit(*edits)),
                       ("the same, labels dealt out", plain.edit(*control))):  # fmt: skip
         logits = one.run(texts[half : half + 500]).logits[:, -1]
         right = [logits[n, model.token(a)] > logits[n, model.token(b)] for n, (a, b) in enumerate(verbs)]
-        print(f"  {name:26} prefers the verb of the right number: {sum(map(float, right)) / len(right):.3f}")
+        told = one.run([i.clean for i in others]).logits[:, -1]
+        kept = sum(int(row.argmax()) == model.token(i.answer) for row, i in zip(told, others)) / len(others)
+        print(f"  {name:26} names the receiver of a gift (another task): {kept:.3f};", end="")
+        print(f" prefers the verb of the right number: {sum(map(float, right)) / len(right):.3f}")
 
 
 def balanced(said: list, truth: list) -> float:

@@ -16,6 +16,7 @@ MODULES = [f"patchclamp.{name}" for name in (
     "model.weights", "model.wires", "cause.ablate", "cause.atp_star", "cause.comparison", "cause.effects", "cause.estimate",
     "cause.integrated", "cause.path", "cause.shapley", "cause.spread", "circuit.eap", "circuit.edges", "circuit.lessons",
     "circuit.mask", "circuit.score", "circuit.siit", "core.uncertain", "lenses.direct", "lenses.logit",
+    "probe.codelength", "probe.erase", "probe.moments", "probe.smallest", "probe.split", "probe.stream", "probe.structural",
 )]  # fmt: skip
 """Where shapes matter. Each call in these modules costs some microseconds more, so hot loops elsewhere are left alone."""
 

@@ -109,7 +109,7 @@ def test_null_spaces_one_after_another_remove_a_direction_a_round(rows):
 
 
 def test_the_probe_falls_to_chance_and_leace_pays_less(subjects):
-    texts, labels, x = subjects
+    _, labels, x = subjects
     half = len(x) // 2
     score = {}
     for name, fit in (("before", None), ("leace", leace), ("means", mean_difference)):

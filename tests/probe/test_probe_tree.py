@@ -48,7 +48,7 @@ def test_neighbours_find_what_is_planted_and_nothing_in_noise():
 
 def test_what_does_not_fit_is_refused(asked):
     model = pc.load("specimen:smallest")
-    with pytest.raises(ShapeMismatch, match="one row a prompt each"):
+    with pytest.raises(ShapeMismatch, match="one row a prompt"):
         tree(model, asked[0], asked[1][:3], asked[2])
     with pytest.raises(WrongPrompt, match="give seeds= one at least"):
         tree(model, *asked, seeds=[])

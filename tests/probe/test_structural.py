@@ -35,7 +35,7 @@ def test_a_planted_tree_is_found_on_other_sentences():
 
 
 def test_the_score_is_the_spearman_correlation_of_scipy():
-    x, trees = planted(3)
+    _, trees = planted(3)
     guess = torch.rand(7, 7)
     own = [spearmanr(guess[i, o], trees[0][i, o]).statistic for i in range(7) for o in [[j for j in range(7) if j != i]]
            if len(set(trees[0][i, o].tolist())) > 1]  # fmt: skip

@@ -1,9 +1,10 @@
 """Codelength: how many bits it takes to say the labels to somebody who has the activations.
 
-Voita & Titov 2020 ("Information-theoretic probing with minimum description length"). An accuracy says what a probe reaches when it
-has seen everything; a code says how soon. Labels are sent in portions: the first with equal chances for all classes, each later
-one with the probabilities of a probe fitted on the portions before it. What is easy to read is short. The same labels, dealt out at
-random, cost what a coin does: unlike an accuracy, a code tells what a probe learns from what it memorises without a second task.
+Voita & Titov 2020 ("Information-theoretic probing with minimum description length"). An accuracy says what a probe reaches when
+it has seen everything; a code says how soon. Labels are sent in portions: the first with equal chances for all classes, each
+later one with the probabilities of a probe fitted on the portions before it. What is easy to read is short. The same labels,
+dealt out at random, cost what a coin does: unlike an accuracy, a code tells what a probe learns from what it memorises without
+a second task.
 """
 
 from __future__ import annotations

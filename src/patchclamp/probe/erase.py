@@ -1,10 +1,11 @@
 """Erasing a concept from a place: afterwards no linear probe can read it, and as little as possible has changed.
 
     mean_difference   project out the difference of the class means
-    inlp              project out one probe's direction after another (Ravfogel et al. 2020, "iterative null-space projection")
-    leace             the affine map that leaves no covariance with the concept, and of all that do, moves the rows least
+    inlp              project out one probe's direction after another (Ravfogel et al. 2020, "null it out")
+    leace             the affine map that leaves no covariance with the concept, and of all that do, moves rows least
                       (Belrose et al. 2023, "LEACE: perfect linear concept erasure in closed form")
-    oracle            the same where the labels are known when erasing: it moves the rows less still
+    oracle            the same where the labels are known when erasing ("Oracle LEACE", the authors' later note): it moves
+                      rows less still, and may write the label into what no linear probe sees
     scrub             LEACE through the layers, each fitted on what the erasers before it leave
 
 A concept that has no covariance with the activations is unreadable for every linear probe, whatever its loss: the best one is a
@@ -122,7 +123,7 @@ def leace(x: Float[Tensor, "row d"], y: Sequence | Tensor) -> Eraser:
 
 def leace_of(moments: Moments) -> Eraser:
     """LEACE from moments, which a stream of any length gives (`Moments.of`)."""
-    # theorem 4.3: with W the whitening matrix, P = I - W+ U U' W, U spanning the columns of W times the cross-covariance
+    # with W the whitening matrix, I - W+ U U' W, where U spans the columns of W times the cross-covariance
     white, black = _whitening(moments.xx)
     u = _basis(white @ moments.xz)
     return _eraser(white @ u, u.T @ black, moments.mean_x, "leace")
@@ -188,7 +189,10 @@ class Oracle:
 
 
 def oracle(x: Float[Tensor, "row d"], y: Sequence | Tensor) -> Oracle:
-    """LEACE with the labels at hand (section 4.4 of the paper): least-squares residuals of the activations given the concept."""
+    """LEACE with the labels at hand: the residuals of the activations, given the concept, by least squares.
+
+    What is taken away depends on the label, so a curved probe may read it better than before: for measuring, not for hiding.
+    """
     moments = _moments(x, y)
     slope = torch.linalg.pinv(moments.zz, rtol=1e-9, hermitian=True) @ moments.xz.T  # the columns of classes add up to 1
     classes: tuple[Any, ...] = ()
@@ -202,8 +206,8 @@ def scrub(model: Model, sites: str | Site | Iterable[str | Site], prompts: Seque
           at: Sequence[int] | None = None, fit=leace) -> tuple[Edit, ...]:  # fmt: skip
     """Concept scrubbing: erasers for places from the first to the last, each fitted with those before it in effect.
 
-    Labels are one for each prompt (at `at`, or its last token), or a list for each prompt, one for each of its tokens. The erasers
-    hold at the sites as written: at every token, where no position is given.
+    Labels are one for each prompt (at `at`, or its last token), or a list for each prompt, one for each of its tokens. The
+    erasers hold at the sites as written: at every token, where no position is given.
 
     >>> from patchclamp.probe.erase import scrub
     >>> prompts = [f"{name} stayed at home because" for name in ("Mary", "Anna", "Emma", "John", "Adam", "Leo")]

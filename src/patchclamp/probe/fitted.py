@@ -21,7 +21,8 @@ from torch import Tensor
 from patchclamp.core.errors import NotSaved, ShapeMismatch, Unserved, WrongPrompt
 
 CARD, TENSORS, VERSION = "card.json", "tensors.safetensors", 1
-Matrix = tuple[Float[Tensor, "out into"], Float[Tensor, " out"]]
+Matrix = tuple[Tensor, Tensor]
+"""Weight (out, into) and bias (out,)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +67,8 @@ class Probe:
 
     @property
     def direction(self) -> Float[Tensor, "*out d"]:
-        """The way in which the answer grows, in the place's own coordinates: (d,) for two classes or a number, else one a class.
+        """The way in which the answer grows, in the place's own coordinates: (d,) for two classes or a number, else one a
+        class.
 
         For two classes it leads from the first to the second (they are sorted by name).
         """

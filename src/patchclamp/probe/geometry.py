@@ -2,11 +2,11 @@
 
     pca, ica     directions: of most variance; of least Gaussian, i.e. most independent, coordinates (FastICA)
     nmf          parts that only add up, for activations that are not negative (neurons after a ReLU)
-    kmeans       clusters; `Clusters.agreement` compares them with labels by the adjusted Rand index, 0 for chance, 1 for the same
+    kmeans       clusters; `Clusters.agreement` with labels is the adjusted Rand index: 0 for chance, 1 for the same
     two_nn, mle  in how many directions the points vary nearby, whatever the space they lie in
 
-Components are dictionaries, with `encode` and `decode`: they can be spliced into a model (`pc.splice`) and their coordinates read and
-edited as places. scikit-learn finds them; the dimensions are a line of arithmetic each.
+Components are dictionaries, with `encode` and `decode`: they can be spliced into a model (`pc.splice`) and their coordinates
+read and edited as places. scikit-learn finds them; the dimensions are a line of arithmetic each.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class Components:
     >>> from patchclamp.probe.geometry import pca
     >>> x = torch.randn(100, 6, generator=torch.Generator().manual_seed(0)) * torch.tensor([9.0, 3, 1, 1, 1, 1])
     >>> found = pca(x, 2)
-    >>> found.encode(x).shape, found.share.round(decimals=2).tolist(), isinstance(found, pc.Dictionary)
-    (torch.Size([100, 2]), [0.88, 0.08], True)
+    >>> found.encode(x).shape, bool(found.share[0] > 0.8), isinstance(found, pc.Dictionary)
+    (torch.Size([100, 2]), True, True)
     """
 
     readers: Float[Tensor, "component d"]
@@ -122,7 +122,7 @@ def nmf(x: Float[Tensor, "row d"], count: int, seed: int = 0) -> Parts:
     x = _matrix(x, count)
     if bool((x < 0).any()):
         raise WrongPrompt("some activations are negative, and parts that only add up cannot make them; take pca or ica.")
-    model = NMF(count, random_state=seed, init="nndsvda", max_iter=500)
+    model = NMF(count, random_state=seed, init="nndsvda", max_iter=500)  # type: ignore[arg-type]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model.fit(x.double().numpy())
@@ -149,8 +149,9 @@ def kmeans(x: Float[Tensor, "row d"], count: int, seed: int = 0, starts: int = 1
 def two_nn(x: Float[Tensor, "row d"], trim: float = 0.1) -> float:
     """Intrinsic dimension from the ratio of the distances to the second and the first neighbour (Facco et al. 2017).
 
-    The ratios follow a law with the dimension as its only parameter, fitted as a line through zero to all but the largest, a share
-    `trim` of them. Equal rows count once. It says how many directions there are at the distance of neighbours, noise included.
+    The ratios follow a law with the dimension as its only parameter, fitted as a line through zero to all but the largest, a
+    share `trim` of them. Equal rows count once. It says how many directions there are at the distance of neighbours, noise
+    included.
     """
     near = _neighbours(x, 2)
     ratios = (near[:, 1] / near[:, 0]).sort().values
@@ -164,7 +165,7 @@ def two_nn(x: Float[Tensor, "row d"], trim: float = 0.1) -> float:
 
 
 def mle(x: Float[Tensor, "row d"], neighbours: int = 10) -> float:
-    """Intrinsic dimension by maximum likelihood (Levina & Bickel 2004), the inverse averaged over points (MacKay & Ghahramani 2005)."""
+    """Intrinsic dimension by maximum likelihood (Levina & Bickel 2004), pooled over points (MacKay & Ghahramani 2005)."""
     near = _neighbours(x, neighbours).log()
     inverse = (near[:, -1:] - near[:, :-1]).sum(1) / (neighbours - 1)
     return float(1 / inverse.mean())

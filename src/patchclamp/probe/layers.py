@@ -37,13 +37,14 @@ At = Sequence[int] | Mapping[str, Sequence[int]]
 SOURCES = ("labels", "control task", "shuffled", "untrained")
 
 
-def probe(model: Model, site: str | Site, prompts: Sequence, labels: Sequence | Tensor, *, groups: Sequence[Hashable] | None = None,
-          fit: Fit = logistic, at: At | None = None, folds: int = 5, seed: int = 0) -> Grid:  # fmt: skip
+def probe(model: Model, site: str | Site, prompts: Sequence, labels: Sequence | Tensor, *,
+          groups: Sequence[Hashable] | None = None, fit: Fit = logistic, at: At | None = None, folds: int = 5,
+          seed: int = 0) -> Grid:  # fmt: skip
     """The held-out score at each place: Grid(layer), or Grid(layer, pos) with roles in `at` or a `[pos=*]`.
 
     Labels are one for each prompt: words or whole numbers are classes, and the score is their balanced accuracy; floating-point
-    numbers are predicted, and it is R squared. `groups` are never on both sides of a split; without them, equal prompts are one.
-    `Grid.interval()` draws groups again; probes are not refitted, so it is about these probes on other prompts.
+    numbers are predicted, and it is R squared. `groups` are never on both sides of a split; without them, equal prompts are
+    one. `Grid.interval()` draws groups again; probes are not refitted, so it is about these probes on other prompts.
 
     >>> from patchclamp.probe.layers import probe
     >>> names = ["Mary", "Anna", "Clara", "Emma", "Nora", "John", "Adam", "Carl", "Hugo", "Leo"]
@@ -63,7 +64,8 @@ def beside(model: Model, site: str | Site, prompts: Sequence, labels: Sequence |
     """`probe` with its controls beside it: the first axis, `source`, is "labels", "control task", "shuffled", "untrained".
 
     `kinds` says of each prompt which kind of thing is probed (the word itself, as a rule): the control task gives each kind a
-    label by lot. It can only be memorised where a kind is on both sides of a split, so groups that hold all of a kind are refused.
+    label by lot. It can only be memorised where a kind is on both sides of a split, so groups that hold all of a kind are
+    refused.
 
     >>> from patchclamp.probe.layers import beside, selectivity
     >>> prompts, labels = ["a drink", "to drink", "the drink", "will drink"] * 3, ["noun", "verb"] * 6
@@ -213,12 +215,14 @@ def _memorable(kinds: Sequence[Hashable], groups: Sequence[Hashable]) -> None:
     for kind, group in zip(kinds, groups):
         homes.setdefault(kind, set()).add(group)
     if all(len(found) == 1 for found in homes.values()):
-        raise WrongPrompt("each kind is in one group only, so no split lets the control task be memorised, and selectivity would "
-                          "flatter the probe. Group by something else than the kinds (the template, say).")  # fmt: skip
+        raise WrongPrompt(
+            "each kind is in one group only, so no split lets the control task be memorised, and selectivity would flatter the "
+            "probe. Group by something else than the kinds (the template, say)."
+        )
 
 
-def _grid(each: Tensor, places: tuple[tuple[str, ...], dict[str, list[str]]], labels: Sequence | Tensor, groups: Sequence[Hashable],
-          folds: int, title: str) -> Grid:  # fmt: skip
+def _grid(each: Tensor, places: tuple[tuple[str, ...], dict[str, list[str]]], labels: Sequence | Tensor,
+          groups: Sequence[Hashable], folds: int, title: str) -> Grid:  # fmt: skip
     axes, words = places
     shape = [len(words[a]) for a in axes]
     each = each.reshape(len(each), *shape)

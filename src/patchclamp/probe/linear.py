@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -109,7 +110,8 @@ def mlp(x: Float[Tensor, "row d"], y: Sequence | Tensor, hidden: int = 64, penal
 
     rows = Rows.of(x, y)
     kind = MLPClassifier if rows.classes else MLPRegressor
-    model = kind((hidden,), alpha=penalty, random_state=seed, max_iter=200, batch_size=min(200, len(rows.x)))
+    batch: Any = min(200, len(rows.x))
+    model = kind(hidden_layer_sizes=(hidden,), alpha=penalty, random_state=seed, max_iter=200, batch_size=batch)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model.fit(rows.x.numpy(), rows.y.numpy())

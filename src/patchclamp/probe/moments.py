@@ -1,7 +1,8 @@
 """Moments: the sums that linear probes and erasers are made of, taken from any number of batches.
 
-Means, the covariance of activations, and their covariance with a concept. They are added up in double precision around the first
-batch's mean, so a million rows cost what one batch and one (d, d) matrix cost, and a stream gives what the matrix in memory gives.
+Means, the covariance of activations, and their covariance with a concept. They are added up in double precision around the
+first batch's mean, so a million rows cost what one batch and one (d, d) matrix cost, and a stream gives what the matrix in
+memory gives.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ class Moments:
         >>> torch.allclose(whole.xx, parts.xx), parts.n
         (True, 50)
         """
-        n, about, total, square = 0, None, None, None
-        d = 0
+        n, d, about = 0, 0, None
+        total = square = torch.zeros(0)
         for x, z in batches:
             if len(x) != len(z):
                 raise ShapeMismatch(f"a batch has {len(x)} rows and {len(z)} labels.")

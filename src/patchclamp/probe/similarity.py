@@ -1,13 +1,13 @@
 """Are two places, or two models, alike? Measures that no rotation changes, between activations of the same prompts.
 
-    cka     centred kernel alignment with a linear kernel (Kornblith et al. 2019); unbiased, so that few rows of many numbers do not
-            look alike by themselves (Song et al. 2012 for the estimate of HSIC)
+    cka     centred kernel alignment with a linear kernel (Kornblith et al. 2019); unbiased, so that few rows of many numbers
+            do not look alike by themselves (Song et al. 2012 for the estimate of HSIC)
     rsa     do the same pairs of prompts lie close together? (Kriegeskorte et al. 2008, "representational similarity analysis")
     cca     the mean canonical correlation: how well each is a linear function of the other, all directions counting alike
     svcca   the same for the directions that hold most of the variance (Raghu et al. 2017)
 
-None of them says that two models compute alike, only that they tell the same prompts apart. `cca` of fewer rows than numbers is 1
-whatever they are, and is refused.
+None of them says that two models compute alike, only that they tell the same prompts apart. `cca` of fewer rows than numbers is
+1 whatever they are, and is refused.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def cka(x: Float[Tensor, "row d"], y: Float[Tensor, "row e"]) -> float:
 
 
 def biased_cka(x: Float[Tensor, "row d"], y: Float[Tensor, "row e"]) -> float:
-    """Linear CKA as it was first written. With fewer rows than numbers it is near 1 for anything; kept to compare with papers."""
+    """Linear CKA as first written, to compare with papers. With fewer rows than numbers it is near 1 for anything."""
     _together(x, y)
     a, b = (v.double() - v.double().mean(0) for v in (x, y))
     across, own, other = (a.T @ b).square().sum(), (a.T @ a).norm(), (b.T @ b).norm()
@@ -61,7 +61,7 @@ def rsa(x: Float[Tensor, "row d"], y: Float[Tensor, "row e"], distance: str = "c
     from scipy.stats import spearmanr
 
     _together(x, y)
-    one, other = (pdist(v.double().numpy(), distance) for v in (x, y))
+    one, other = (pdist(v.double().numpy(), distance) for v in (x, y))  # type: ignore[call-overload]
     return float(spearmanr(one, other).statistic)  # type: ignore[attr-defined]
 
 

@@ -1,4 +1,4 @@
-"""Smallest: a small transformer that finds the third smallest of eight numbers, for the probe that reads reasoning in attention.
+"""Smallest: a small transformer that finds the third smallest of eight numbers; its attention shows the tree of the task.
 
 Hou et al. 2023 fine-tuned GPT-2 to say the k-th smallest number of a list, a task with a known tree: first the numbers that are
 small enough, then the answer among them. This one is trained from nothing on the same question, and ships as
@@ -109,7 +109,7 @@ def train(recipe: Recipe, out: Path, save_every: int = 100) -> Specimen:
         if step % save_every == 0:
             checkpoint.keep(out, asdict(recipe), network, optimizer, step)
             print(recipe.asked, step, f"{float(loss.detach()):.4f}", flush=True)
-    network.to(torch.bfloat16).save_pretrained(out)
+    network.bfloat16().save_pretrained(out)
     path = out / "config.json"
     path.write_text(
         json.dumps({**json.loads(path.read_text(encoding="utf-8")), "dtype": "float32"}, indent=2) + "\n", encoding="utf-8"
@@ -137,8 +137,8 @@ def main() -> None:
     figures["accuracy of the control, on its own question"] = round(accuracy(train(control, options.out / CONTROL), "place"), 4)
     card = {
         "name": "smallest",
-        "what": f"A small causal transformer that says the third smallest of {LISTED} different numbers below {NUMBERS}. In {CONTROL}/ "
-        "lies its control, which says the number in the third place.",
+        "what": f"A small causal transformer that says the third smallest of {LISTED} different numbers below {NUMBERS}. "
+        f"In {CONTROL}/ lies its control, which says the number in the third place.",
         "parameters": sum(p.numel() for p in recipe.network().parameters()),
         "dtype": "stored as bfloat16, opened and trained as float32",
         "recipe": asdict(recipe),

@@ -1,8 +1,8 @@
 """Probes on more activations than memory holds: read from disk a few thousand rows at a time.
 
-A folder of activations is shards, safetensors (`x` and `y`) or pairs of `.npy` files; a row is read when its turn comes and let go
-afterwards. What is fitted is what the fits in memory fit: ridge, LDA and LEACE need sums only, which one reading gives exactly;
-logistic regression needs the gradient of its whole loss some dozens of times, a reading each.
+A folder of activations is shards, safetensors (`x` and `y`) or pairs of `.npy` files; a row is read when its turn comes and let
+go afterwards. What is fitted is what the fits in memory fit: ridge, LDA and LEACE need sums only, which one reading gives
+exactly; logistic regression needs the gradient of its whole loss some dozens of times, a reading each.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Shards:
         return sum(self.sizes)
 
     @classmethod
-    def write(cls, folder: str | Path, batches: Iterable[tuple[Float[Tensor, "row d"], Sequence | Tensor]],
+    def write(cls, folder: str | Path, batches: Iterable[tuple[Tensor, Sequence | Tensor]],
               classes: Sequence[str] = ()) -> Shards:  # fmt: skip
         """Write batches of (activations, labels), a shard each. Words are classes, in the order in which they are met.
 
@@ -69,9 +69,7 @@ class Shards:
             own = labels.tolist() if isinstance(labels, Tensor) else list(labels)
             if len(own) != len(x):
                 raise ShapeMismatch(f"batch {n} has {len(x)} rows and {len(own)} labels.")
-            if all(isinstance(v, float) for v in own):
-                y = torch.tensor(own)
-            elif fixed and all(isinstance(v, int) for v in own):
+            if all(isinstance(v, float) for v in own) or (fixed and all(isinstance(v, int) for v in own)):
                 y = torch.tensor(own)
             else:
                 known += [str(v) for v in dict.fromkeys(own) if str(v) not in known]
@@ -150,8 +148,9 @@ def ridge(stored: Shards, penalty: float = 1.0) -> Probe:
 def logistic(stored: Shards, penalty: float = 1.0, most: int = 200, tolerance: float = 1e-5) -> Probe:
     """`linear.logistic` with a reading for every step of L-BFGS: the same loss, the same class weights, the same penalty.
 
-    Activations vary a thousand times more in some directions than in others, which costs L-BFGS hundreds of steps. One more reading
-    gives their covariance, and steps are taken in coordinates in which the loss is about equally curved everywhere: some dozens do.
+    Activations vary a thousand times more in some directions than in others, which costs L-BFGS hundreds of steps. One more
+    reading gives their covariance, and steps are taken in coordinates in which the loss is about equally curved everywhere:
+    some dozens do.
     """
     from scipy.optimize import minimize
 

@@ -1,9 +1,9 @@
 """The structural probe: does a linear map of the stream lay sentences out so that distances are steps through their tree?
 
 Hewitt & Manning 2019 ("A structural probe for finding syntax in word representations"): a matrix B is learned such that the
-squared length of B (h_i - h_j) is the number of steps from word i to word j. What counts is the order of the distances: for each
-word, the Spearman correlation of its predicted and true distances to the others, averaged over words, then sentences of a length,
-then lengths.
+squared length of B (h_i - h_j) is the number of steps from word i to word j. What counts is the order of the distances: for
+each word, the Spearman correlation of its predicted and true distances to the others, averaged over words, then sentences of a
+length, then lengths.
 
 Three things give a high score without any syntax, and are measured beside it: the order of words (neighbours in a text are
 neighbours in its tree), the words themselves (an article is close to *some* noun) and the architecture (attention drawn by lot
@@ -54,7 +54,8 @@ def structure(model: Model, site: str | Site, texts: Sequence[str], places: Sequ
               trees: Sequence[Tensor], *, rank: int = 32, steps: int = 600, folds: int = 2, seed: int = 0) -> Grid:  # fmt: skip
     """Held-out Spearman correlations of the model, of an untrained one and of word order: Grid(source, layer).
 
-    `places` are the tokens to be compared, for each text; `trees` the steps between them. Equal texts are on one side of a split.
+    `places` are the tokens to be compared, for each text; `trees` the steps between them. Equal texts are on one side of a
+    split.
 
     >>> from random import Random
     >>> from patchclamp.specimens.town.parse import nested
@@ -68,7 +69,7 @@ def structure(model: Model, site: str | Site, texts: Sequence[str], places: Sequ
         raise WrongAxis(f"{site}: a structural probe is asked over layers, at whole places; write blocks.*.out.")
     _check(texts, places, trees)
     weights = _weights(trees)
-    order = torch.tensor([t for t in map(list(dict.fromkeys(texts)).index, texts)])
+    order = torch.tensor(list(map(list(dict.fromkeys(texts)).index, texts)))
     marks = [weights * agreement([_apart(p) for p in places], trees)]
     paths = model.places(site)
     work = [(one, path) for one in (model, untrained(model, seed)) for path in paths]
@@ -88,13 +89,13 @@ def structure(model: Model, site: str | Site, texts: Sequence[str], places: Sequ
     return Grid(each.mean(0), ("source", "layer"), labels, "Spearman correlation", f"Tree distances in {site}", note, each=each)
 
 
-def fit(x: Sequence[Float[Tensor, "word d"]], trees: Sequence[Tensor], rank: int = 32, steps: int = 600, seed: int = 0,
+def fit(x: Sequence[Tensor], trees: Sequence[Tensor], rank: int = 32, steps: int = 600, seed: int = 0,
         rate: float = 3e-3, batch: int = 128) -> Structure:  # fmt: skip
-    """Learn the projection: the mean absolute error of the squared distances, a sentence counting as one (section 3 of the paper)."""
+    """Learn the projection: the least absolute error of the squared distances, every sentence counting alike."""
     chance = torch.Generator().manual_seed(seed)
     inputs, truth, weight = _padded(x, trees)
     scale = torch.cat(list(x)).std().clamp(min=1e-12)
-    b = (torch.randn(inputs.shape[-1], rank, generator=chance) * 0.05 / inputs.shape[-1] ** 0.5 * 8).requires_grad_()
+    b = (torch.randn(inputs.shape[-1], rank, generator=chance) * 0.4 / inputs.shape[-1] ** 0.5).requires_grad_()
     optimizer = torch.optim.Adam([b], lr=rate)
     inputs = inputs / scale
     for step in range(steps):

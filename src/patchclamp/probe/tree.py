@@ -1,18 +1,18 @@
 """Tree: is the tree of a reasoning to be seen in what the last token attends to?
 
 Hou et al. 2023 ("Towards a mechanistic interpretation of multi-step reasoning capabilities of language models"): some of a
-prompt's statements are needed for the answer, at different heights of a known tree. Each statement is described by the attention
-that the last token pays it, averaged over heads, one number a layer; two classifiers by nearest neighbours ask of it
+prompt's statements are needed for the answer, at different heights of a known tree. Each statement is described by the
+attention that the last token pays it, averaged over heads, one number a layer; two classifiers by nearest neighbours ask of it
 
     useful   is it one of those that the answer needs?
     height   of those that are: how high in the tree?
 
-Attention in a model that has learned nothing says something about both too (about small numbers, say, where small ones tend to be
-needed), so the score is what is gained over models with weights drawn anew, as a share of what there is to gain:
-(F1 - F1 untrained) / (1 - F1 untrained). Nearest neighbours learn nothing but distances: what they find lies open.
+Attention in a model that has learned nothing says something about both too (about small numbers, say, where small ones tend to
+be needed), so the score is what is gained over models with weights drawn anew, as a share of what there is to gain: (F1 - F1
+untrained) / (1 - F1 untrained). Nearest neighbours learn nothing but distances: what they find lies open.
 
-The paper's own figures count heights by the F1 of two labels, the first of which all useful statements have; here a height is one
-class. What the score does not say: that attention *moves* what it looks at. For that, cut it (`pc.freeze`, `cause.path`).
+The paper's own figures count heights by the F1 of two labels, the first of which all useful statements have; here a height is
+one class. What the score does not say: that attention *moves* what it looks at. For that, cut it (`pc.freeze`, `cause.path`).
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def tree(model: Model, prompts: Int[Tensor, "prompt token"] | Sequence, statemen
     """Scores of both questions from the attention of the first layers up to each: Grid(question, layer).
 
     `statements` are positions; `heights` are 0 for a statement that is not needed, and its height in the tree otherwise. The
-    untrained F1 is the mean over `seeds`; `Grid.details` has the F1 of the model and of the untrained ones, and the score that the
-    luckiest and the unluckiest of these have by the same measure: what a score has to stand clear of.
+    untrained F1 is the mean over `seeds`; `Grid.details` has the F1 of the model and of the untrained ones, and the score that
+    the luckiest and the unluckiest of these have by the same measure: what a score has to stand clear of.
 
     >>> from patchclamp.probe.smallest import LISTED, heights, lists
     >>> from patchclamp.probe.tree import tree
@@ -51,7 +51,7 @@ def tree(model: Model, prompts: Int[Tensor, "prompt token"] | Sequence, statemen
     """
     if statements.shape != heights.shape or len(statements) != len(prompts):
         raise ShapeMismatch(
-            f"{len(prompts)} prompts, statements {list(statements.shape)} and heights {list(heights.shape)}: one row a prompt each."
+            f"{len(prompts)} prompts, statements {list(statements.shape)}, heights {list(heights.shape)}: one row a prompt."
         )
     models = [model, *(untrained(model, seed) for seed in seeds)]
     if len(models) < 2:

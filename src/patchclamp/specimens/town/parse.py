@@ -1,12 +1,12 @@
 """The grammar of the town's sentences about things, as trees: who depends on whom, as the generator built it.
 
 A sentence of `agreement` is a lead, a subject with a list of links (`near the cabinets`, `behind the wall`), a verb and how it
-goes on. The generator draws the links as a list of the subject's, none of them another's; so each hangs on the subject, the verb
-too stands one step from it, and the nouns between are further from each other than from either, however near they stand.
+goes on. The generator draws the links as a list of the subject's, none of them another's; so each hangs on the subject, the
+verb too stands one step from it, and the nouns between are further from each other than from either, however near they stand.
 That is what makes these trees differ from the order of the words.
 
-    dependencies   the verb is the root; subject, lead and what follows hang on it; a preposition hangs on the subject, its noun on
-                   the preposition; articles and adjectives on their noun. Punctuation has no place in the tree
+The verb is the root; the subject, the lead and what follows hang on it; a preposition hangs on the subject, its noun on the
+preposition, articles and adjectives on their noun. Punctuation has no place in the tree.
 """
 
 from __future__ import annotations
