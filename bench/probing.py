@@ -88,15 +88,15 @@ def balanced(said: list, truth: list) -> float:
 def homograph() -> None:
     """Noun or verb: the words work, play, show, drink, walk, cook."""
     model, uses = pc.load("specimen:town"), homographs(town(0), 60)
-    texts, labels, documents = [u.text for u in uses], [u.kind for u in uses], [u.document for u in uses]
+    texts, labels, pairs = [u.text for u in uses], [u.kind for u in uses], [u.pair for u in uses]
     kinds = [f"{u.before} {u.word}" for u in uses]
     print(f"homograph: {len(uses)} uses, {len(set(kinds))} kinds of context; places: embedding, then after blocks 0 to 2")
-    found = beside(model, "blocks.*.in", texts, labels, kinds=kinds, groups=documents)
+    found = beside(model, "blocks.*.in", texts, labels, kinds=kinds, groups=pairs)
     written("", found)
     written("selectivity", selectivity(found))
     low, high = selectivity(found).interval().values
     print("   from", [round(v, 3) for v in low.tolist()], "to", [round(v, 3) for v in high.tolist()])
-    written("the last layer", probe(model, "blocks.*.out", texts, labels, groups=documents))
+    written("the last layer", probe(model, "blocks.*.out", texts, labels, groups=pairs))
     words = [u.word for u in uses]
     written("words held out", probe(model, "blocks.*.in", texts, labels, groups=words, folds=6))
     written("the same, untrained", probe(untrained(model), "blocks.*.in", texts, labels, groups=words, folds=6))

@@ -75,6 +75,13 @@ def test_an_mlp_reads_what_no_linear_probe_does():
     assert right(mlp(x, y)) > 0.9 and right(logistic(x, y)) < 0.65
 
 
+def test_an_mlp_predicts_what_no_line_does():
+    x = torch.randn(600, 2, generator=torch.Generator().manual_seed(0))
+    y = x[:, 0].square()
+    left = (mlp(x, y.tolist())(x)[:, 0] - y).square().mean()
+    assert left < 0.1 * y.var() < (ridge(x, y.tolist())(x)[:, 0] - y).square().mean()
+
+
 def test_a_rare_class_counts_as_much_as_a_common_one():
     """Two classes that overlap, one a tenth of the other: the boundary lies between the means, not at the rare one's."""
     chosen = torch.Generator().manual_seed(0)

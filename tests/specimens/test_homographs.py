@@ -14,6 +14,7 @@ def test_every_word_is_as_often_a_noun_as_a_verb():
     found = homographs(town(0), 5)
     assert Counter((u.word, u.kind) for u in found) == {(w, k): 5 for w in HOMOGRAPHS for k in ("noun", "verb")}
     assert all(u.text.endswith(u.word) and u.text.split()[-1] == u.word for u in found)
+    assert Counter(u.pair for u in found) == {f"{w} {n}": 2 for w in HOMOGRAPHS for n in range(5)}
     assert len({u.document for u in found}) == len(found) and homographs(town(0), 5) == found
 
 

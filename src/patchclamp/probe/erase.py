@@ -135,11 +135,11 @@ def inlp(x: Float[Tensor, "row d"], y: Sequence | Tensor, rounds: int = 8, fit: 
     It takes many rounds, each of which costs a dimension, to approach what `leace` reaches at once; kept because it is what
     earlier work reports.
     """
-    x, _ = x.double(), coded(y)
+    x, labels = x.double(), y.tolist() if isinstance(y, Tensor) else y
     centre, basis = x.mean(0), x.new_zeros(x.shape[1], 0)
     for _ in progress(range(rounds), label="null spaces"):
         left = (x - centre) - ((x - centre) @ basis) @ basis.T
-        found = torch.atleast_2d(fit(left.float(), y).direction).double()
+        found = torch.atleast_2d(fit(left.float(), labels).direction).double()
         rows = found - (found @ basis) @ basis.T
         basis = torch.cat([basis, _basis(rows.T)], 1)
         if basis.shape[1] >= x.shape[1]:

@@ -74,7 +74,7 @@ class Probe:
         """
         if len(self.layers) > 1:
             raise Unserved("an MLP has another direction at every point; take the gradient of probe(x), or fit a linear probe.")
-        rows = self.layers[0][0] / self.scale
+        rows = self.layers[-1][0] / self.scale
         return rows[1] - rows[0] if len(self.classes) == 2 else rows[0] if not self.classes else rows
 
     @property

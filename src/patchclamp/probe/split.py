@@ -37,9 +37,8 @@ def folds(labels: Sequence | Tensor, groups: Sequence[Hashable], count: int = 5,
     splitter = kind(count, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a rare class with fewer rows than folds is told below, in our words
-        made = [
-            tuple(map(torch.as_tensor, pair)) for pair in splitter.split(torch.zeros(len(y), 1).numpy(), y.numpy(), ids.numpy())
-        ]
+        split = splitter.split(torch.zeros(len(y), 1).numpy(), y.numpy(), ids.numpy())
+        made = [(torch.as_tensor(train), torch.as_tensor(test)) for train, test in split]
     for train, _ in made:
         if classes and len(y[train].unique()) < len(classes):
             lost = [c for n, c in enumerate(classes) if n not in y[train]]

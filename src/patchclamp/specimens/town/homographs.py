@@ -8,7 +8,7 @@ so that the word itself says nothing.
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from patchclamp.specimens.town.corpus import documents
@@ -37,6 +37,8 @@ class Use:
     document: int
     before: str
     """The two words before it."""
+    pair: str = ""
+    """A use as a noun and one as a verb share it: held out together, they leave the word as often the one as the other."""
 
 
 def homographs(world: World, each: int, seed: int | str = 0) -> list[Use]:
@@ -51,7 +53,8 @@ def homographs(world: World, each: int, seed: int | str = 0) -> list[Use]:
     for number, document in enumerate(documents(world, f"homographs {seed}")):
         use = _use(document, number)
         if use is not None and len(found[use.word, use.kind]) < each:
-            found[use.word, use.kind].append(use)
+            own = found[use.word, use.kind]
+            own.append(replace(use, pair=f"{use.word} {len(own)}"))
             if sum(map(len, found.values())) == 2 * each * len(HOMOGRAPHS):
                 return [use for uses in found.values() for use in uses]
         if number == PATIENCE:
