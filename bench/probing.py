@@ -21,7 +21,7 @@ import torch
 
 import patchclamp as pc
 from patchclamp.core.grid import Grid
-from patchclamp.model.gather import gather
+from patchclamp.model.gather import every, gather
 from patchclamp.probe.codelength import codelengths
 from patchclamp.probe.erase import inlp, leace, mean_difference, oracle, scrub
 from patchclamp.probe.layers import beside, probe, selectivity, untrained
@@ -63,20 +63,35 @@ def erase() -> None:
         curved = balanced(mlp(own, labels[:half]).predict(other), labels[half:])
         print(f"  {name:16} own rows {scores[0]:.4f}  other rows {scores[1]:.4f}  mlp {curved:.4f}  change {cost:.4f}")
     print(f"  oracle leace     change {oracle(x[:half], labels[:half]).cost(x[half:], labels[half:]):.4f}")
-    verbs = [(i.answer, i.wrong) for i in items[half : half + 500]]
-    plain, edits = model, scrub(model, "blocks.*.out", texts[:2000], labels[:2000])
-    dealt = [labels[i] for i in torch.randperm(2000, generator=torch.Generator().manual_seed(0)).tolist()]
-    control = scrub(model, "blocks.*.out", texts[:2000], dealt)
-    alone = leace(x[:half], labels[:half]).edit("blocks.2.out[pos=-1]")
-    others = tasks.draw("ioi", town(0), 300)
-    for name, one in (("as it is", plain), ("leace at block 2", plain.edit(alone)), ("scrubbed", plain.edit(*edits)),
-                      ("the same, labels dealt out", plain.edit(*control))):  # fmt: skip
-        logits = one.run(texts[half : half + 500]).logits[:, -1]
-        right = [logits[n, model.token(a)] > logits[n, model.token(b)] for n, (a, b) in enumerate(verbs)]
-        told = one.run([i.clean for i in others]).logits[:, -1]
-        kept = sum(int(row.argmax()) == model.token(i.answer) for row, i in zip(told, others)) / len(others)
-        print(f"  {name:26} names the receiver of a gift (another task): {kept:.3f};", end="")
-        print(f" prefers the verb of the right number: {sum(map(float, right)) / len(right):.3f}")
+    scrubbing(model, leace(x[:half], labels[:half]).edit("blocks.2.out[pos=-1]"))
+
+
+def scrubbing(model: pc.Model, alone: pc.Edit) -> None:
+    """What the model still does: number signed at every token from the subject on, 0 elsewhere, gifts among the prompts."""
+    items, gifts = tasks.draw("agreement", town(0), 800, held_out=False, attractors=2), tasks.draw("ioi", town(0), 600)
+    prompts = [i.clean for i in [*items[:500], *gifts[:300]]]
+    count = torch.bincount(every(model, "embed.out", prompts).prompt).tolist()
+    order = torch.randperm(500, generator=torch.Generator().manual_seed(0)).tolist()
+
+    def signed(kinds: list[str]) -> list[list[float]]:
+        starts = [i.positions["subject"] for i in items[:500]] + count[500:]
+        signs = [1.0 if kind == "plural" else -1.0 for kind in kinds] + [0.0] * 300
+        return [[0.0] * start + [sign] * (n - start) for start, sign, n in zip(starts, signs, count)]
+
+    def right(one: pc.Model, asked: list) -> float:
+        logits = one.run([i.clean for i in asked]).logits[:, -1]
+        return sum(bool(row[model.token(i.answer)] > row[model.token(i.wrong)]) for row, i in zip(logits, asked)) / len(asked)
+
+    kinds = [i.kind for i in items[:500]]
+    real = model.edit(*scrub(model, "blocks.*.out", prompts, signed(kinds)))
+    dealt = model.edit(*scrub(model, "blocks.*.out", prompts, signed([kinds[n] for n in order])))
+    blunt = model.edit(*scrub(model, "blocks.*.out", prompts[:500], kinds))
+    rows = {"as it is": model, "leace at block 2, last token": model.edit(alone), "scrubbed": real,
+            "scrubbed, labels dealt out": dealt, "scrubbed, fitted without gifts": blunt}  # fmt: skip
+    for name, one in rows.items():
+        print(
+            f"  {name:31} verb of the right number {right(one, items[500:]):.3f}  receiver of a gift {right(one, gifts[300:]):.3f}"
+        )
 
 
 def balanced(said: list, truth: list) -> float:

@@ -54,7 +54,7 @@ def test_the_trained_model_has_a_shorter_code_than_the_embedding(town):
     from patchclamp.specimens.town.homographs import homographs
     from patchclamp.specimens.town.world import town as world
 
-    uses = homographs(world(0), 20)
+    uses = homographs(world(0), 12)
     grid = codelengths(town, "blocks.*.in", [u.text for u in uses], [u.kind for u in uses], seeds=[0, 1])
     assert grid.values[0] < 1 and grid.values[3] > 2 and (grid.details["least"] <= grid.values).all()
 

@@ -19,7 +19,7 @@ from patchclamp.specimens.town.world import town as world
 
 @pytest.fixture(scope="module")
 def uses():
-    return homographs(world(0), 20)
+    return homographs(world(0), 12)
 
 
 @pytest.fixture(scope="module")

@@ -43,7 +43,7 @@ def test_the_score_is_the_spearman_correlation_of_scipy():
 
 
 def test_the_town_lays_its_sentences_out_as_trees_and_an_untrained_town_does_not(town):
-    grid = structure(town, "blocks.2:3.out", *corpus(Random(0), 700), steps=500)
+    grid = structure(town, "blocks.2:3.out", *corpus(Random(0), 500), steps=350)
     assert float(grid.at(source="trained").values.max()) > 0.8
     assert float(grid.at(source="untrained").values.abs().max()) < 0.3
     assert float(grid.at(source="word order").values.max()) < 0.3

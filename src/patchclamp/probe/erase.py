@@ -16,7 +16,7 @@ probes it says nothing (an MLP may still read the concept).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -202,12 +202,13 @@ def oracle(x: Float[Tensor, "row d"], y: Sequence | Tensor) -> Oracle:
     return Oracle(slope, moments.mean_z, classes)
 
 
-def scrub(model: Model, sites: str | Site | Iterable[str | Site], prompts: Sequence, labels: Sequence, *,
-          at: Sequence[int] | None = None, fit=leace) -> tuple[Edit, ...]:  # fmt: skip
+def scrub(model: Model, sites: str | Site | Iterable[str | Site], prompts: Sequence, labels: Sequence,
+          fit: Callable[[Tensor, Sequence], Eraser] = leace) -> tuple[Edit, ...]:  # fmt: skip
     """Concept scrubbing: erasers for places from the first to the last, each fitted with those before it in effect.
 
-    Labels are one for each prompt (at `at`, or its last token), or a list for each prompt, one for each of its tokens. The
-    erasers hold at the sites as written: at every token, where no position is given.
+    An eraser holds where it was fitted: at the site's position, or at every token where it has none. Labels are one for each
+    prompt, which is then that of all its tokens, or a list for each prompt, one for each of its tokens. On tokens unlike those of
+    the prompts an eraser may do harm, so have prompts of every kind among them that the model is to go on reading.
 
     >>> from patchclamp.probe.erase import scrub
     >>> prompts = [f"{name} stayed at home because" for name in ("Mary", "Anna", "Emma", "John", "Adam", "Leo")]
@@ -221,21 +222,21 @@ def scrub(model: Model, sites: str | Site | Iterable[str | Site], prompts: Seque
     asked = [Site.parse(p).at(**dict(Site.parse(s).index)) for s in written for p in model.places(s)]
     edits: tuple[Edit, ...] = ()
     for site in progress(asked, label="scrubbing"):
-        x, y = _labelled(model.edit(*edits), site, prompts, labels, at)
+        x, y = _labelled(model.edit(*edits), site, prompts, labels)
         edits = (*edits, fit(x, y).edit(site))
     return edits
 
 
-def _labelled(
-    model: Model, site: Site, prompts: Sequence, labels: Sequence, at: Sequence[int] | None
-) -> tuple[Tensor, Sequence]:
-    if not isinstance(labels[0], (list, tuple)):
-        return gather(model, site, prompts, at), labels
-    if at is not None or "pos" in dict(site.index):
-        raise WrongAxis(f"{site}: labels for every token leave no position to be said; leave at= out.")
+def _labelled(model: Model, site: Site, prompts: Sequence, labels: Sequence) -> tuple[Tensor, Sequence]:
+    each = isinstance(labels[0], (list, tuple))
+    if "pos" in dict(site.index):
+        if each:
+            raise WrongAxis(f"{site} is one token, and labels are for all of them; give one for each prompt.")
+        return gather(model, site, prompts), labels
     rows = every(model, site, prompts)
-    counts = torch.bincount(rows.prompt).tolist()
-    for n, (count, own) in enumerate(zip(counts, labels)):
+    if not each:
+        return rows.value, [labels[i] for i in rows.prompt.tolist()]
+    for n, (count, own) in enumerate(zip(torch.bincount(rows.prompt).tolist(), labels)):
         if count != len(own):
             raise ShapeMismatch(f"prompt {n} has {count} tokens and {len(own)} labels; the first token may be <bos>.")
     return rows.value, [label for own in labels for label in own]
