@@ -207,8 +207,8 @@ def scrub(model: Model, sites: str | Site | Iterable[str | Site], prompts: Seque
     """Concept scrubbing: erasers for places from the first to the last, each fitted with those before it in effect.
 
     An eraser holds where it was fitted: at the site's position, or at every token where it has none. Labels are one for each
-    prompt, which is then that of all its tokens, or a list for each prompt, one for each of its tokens. On tokens unlike those of
-    the prompts an eraser may do harm, so have prompts of every kind among them that the model is to go on reading.
+    prompt, which is then that of all its tokens, or a list for each prompt, one for each of its tokens. On tokens unlike those
+    of the prompts an eraser may do harm, so have prompts of every kind among them that the model is to go on reading.
 
     >>> from patchclamp.probe.erase import scrub
     >>> prompts = [f"{name} stayed at home because" for name in ("Mary", "Anna", "Emma", "John", "Adam", "Leo")]
