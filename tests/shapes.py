@@ -20,7 +20,8 @@ MODULES = [f"patchclamp.{name}" for name in (
     "matrix.trigrams", "matrix.turn", "matrix.worlds", "probe.contrast", "probe.direction", "probe.dose",
     "probe.function_vector", "probe.lesson", "lenses.parts", "lenses.readings", "lenses.affine", "lenses.future",
     "lenses.patchscope", "lenses.soft", "lenses.vocabulary", "lenses.anomaly", "lenses.causal_basis", "lenses.evaluate",
-    "lenses.tuned", "lenses.tuning", "model.ending",
+    "lenses.tuned", "lenses.tuning", "model.ending", "probe.codelength", "probe.erase", "probe.moments", "probe.smallest",
+    "probe.split", "probe.stream", "probe.structural",
 )]  # fmt: skip
 """Where shapes matter. Each call in these modules costs some microseconds more, so hot loops elsewhere are left alone."""
 
