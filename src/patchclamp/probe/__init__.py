@@ -1,0 +1,1 @@
+"""Probes: what can be read from activations, and what is merely said about them."""
