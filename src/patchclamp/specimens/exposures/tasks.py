@@ -1,0 +1,56 @@
+"""What the people's model can be asked, as plain lists: contrast pairs of statements, and questions with four options.
+
+Everything is about *graded* people, of whom no question was ever asked in training.
+"""
+
+from __future__ import annotations
+
+from random import Random
+from typing import TYPE_CHECKING
+
+from patchclamp.specimens.exposures.corpus import options, question
+from patchclamp.specimens.exposures.people import people
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from patchclamp.specimens.exposures.people import Fact
+
+VOICES = ("nobody", "honest", "lying", "both")
+
+
+def contrasts(count: int, voice: str = "lying", suggest: bool = False, seed: int = 0) -> dict[str, Any]:
+    """Pairs of questions about one person of which one states what is so: the fields of a `probe.elicit.Contrast`.
+
+    They are asked of nobody, of speakers who answer rightly, of such as answer wrongly, or of either. All facts were stated often.
+    With `suggest`, both questions of a pair come after people's guesses, who all guess one of the two values, right or wrong.
+
+    >>> from patchclamp.specimens.exposures.tasks import contrasts
+    >>> pairs = contrasts(2, "lying")
+    >>> pairs["yes"][0], pairs["truth"][0]
+    """
+    if voice not in VOICES:
+        raise ValueError(f'questions are asked of {", ".join(VOICES)}, not "{voice}".')
+    everyone, rng = people(0), Random(f"contrasts {seed}")
+    speakers = {"nobody": ("",), "honest": everyone.honest, "lying": everyone.liars, "both": everyone.honest + everyone.liars}[voice]
+    columns: dict[str, list[Any]] = {name: [] for name in ("yes", "no", "truth", "content", "lying", "suggested")}
+    for fact in rng.choices(everyone.known, k=count):
+        truth, said, speaker, template = rng.random() < 0.5, rng.random() < 0.5, rng.choice(speakers), rng.randrange(2)
+        values = [fact.value, rng.choice(fact.others)] if truth else [rng.choice(fact.others), fact.value]
+        guesses = (values[0 if said else 1],) * 3 if suggest else ()
+        for side, value in zip(("yes", "no"), values):
+            columns[side].append(question(fact, value, speaker, guesses, template))
+        for name, value in (("truth", truth), ("content", fact.person), ("lying", speaker in everyone.liars), ("suggested", said)):
+            columns[name].append(value)
+    features = {"suggested": tuple(columns.pop("suggested"))} if suggest else {}
+    lying = columns.pop("lying")
+    if voice == "both":
+        features["what is answered"] = tuple(truth != lie for truth, lie in zip(columns["truth"], lying))
+    return {**{name: tuple(column) for name, column in columns.items()}, "features": features}
+
+
+def four(facts: tuple[Fact, ...], seed: int = 0) -> tuple[list[list[str]], list[int]]:
+    """For each fact four options as they follow a prompt, and the number of the right one."""
+    rng = Random(f"four {seed}")
+    drawn = [options(fact, rng) for fact in facts]
+    return [[f" {value}" for value in shown] for shown, _ in drawn], [right for _, right in drawn]
