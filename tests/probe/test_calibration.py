@@ -132,7 +132,7 @@ def test_the_diagram_shows_itself(forecasts):
     picture = found.picture()
     assert isinstance(picture, Lines)
     assert [series.name for series in picture.series] == ["was so", "calibrated"]
-    assert "calibration error" in found.html() and "<svg" in found.html()
+    assert "ECE" in found.html() and "<svg" in found.html()
     assert found._repr_html_()
     found.show()
 

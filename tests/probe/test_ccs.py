@@ -16,7 +16,9 @@ def planted(seed: int = 0, pairs: int = 200, width: int = 16, strength: float = 
     truth = torch.rand(pairs, generator=draw) < 0.5
     about = shared * torch.randn(pairs, width, generator=draw)  # what the pair is about is in both sides
     sign = torch.where(truth, 1.0, -1.0)[:, None] * strength * torch.eye(width)[0]
-    sides = [about + s * sign + torch.randn(pairs, width, generator=draw) + torch.randn(width, generator=draw) * 4 for s in (1, -1)]
+    sides = [
+        about + s * sign + torch.randn(pairs, width, generator=draw) + torch.randn(width, generator=draw) * 4 for s in (1, -1)
+    ]
     return *sides, truth
 
 

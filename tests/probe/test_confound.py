@@ -38,7 +38,9 @@ def test_a_more_salient_confound_is_found_and_named(seed):
     assert not found.sound
     assert found.follows == "said"
     assert found.verdict.startswith("Not truth: the direction found agrees with said in 100%")
-    assert float(found.levelled.at(levelled="said", feature="truth").values) > 0.9, "truth comes to light once it is levelled out"
+    assert float(found.levelled.at(levelled="said", feature="truth").values) > 0.9, (
+        "truth comes to light once it is levelled out"
+    )
 
 
 def test_a_confound_that_mostly_agrees_with_truth_is_told_apart_where_they_part():

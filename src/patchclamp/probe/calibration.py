@@ -1,15 +1,15 @@
 """Whether a probability means what it says: calibration errors, Brier score, AUROC, temperature, and the reliability diagram.
 
-A forecast is a probability and whether the thing was so. Two questions are asked of many of them. *Calibrated*: of what was given
-70 %, are 70 % so? Bins answer it, of equal width (ECE as usually meant) or of equal count (Kadavath et al. 2022, who plot and
-average over such bins). *Discriminating*: are true things given more than false ones? The AUROC answers it, blind to the scale.
-The Brier score is a proper score and mixes both.
+A forecast is a probability and whether the thing was so. Two questions are asked of many of them. *Calibrated*: of what was
+given 70 %, are 70 % so? Bins answer it, of equal width (ECE as usually meant) or of equal count (Kadavath et al. 2022, who
+plot and average over such bins). *Discriminating*: are true things given more than false ones? The AUROC answers it, blind to
+the scale. The Brier score is a proper score and mixes both.
 
-`temperature` fits one number that the log-odds are divided by (Guo et al. 2017): it can mend a scale that is too bold or too shy
-throughout, and changes no order, so no AUROC. Fit it on other forecasts than those it is judged by.
+`temperature` fits one number that the log-odds are divided by (Guo et al. 2017): it can mend a scale that is too bold or too
+shy throughout, and changes no order, so no AUROC. Fit it on other forecasts than those it is judged by.
 
-A calibration error of finite data is never zero: with n forecasts in b bins a perfect forecaster has about 0.4 √(b / n) (half as
-much where most forecasts are sure). `floor` says how much, by drawing outcomes from the forecasts themselves.
+A calibration error of finite data is never zero: with n forecasts in b bins a perfect forecaster has about 0.4 √(b / n) (half
+as much where most forecasts are sure). `floor` says how much, by drawing outcomes from the forecasts themselves.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Reliability:
         """What was so against what was said, with its interval; on the other line a calibrated forecaster would be."""
         x = self.said.numpy()
         band = Series("was so", self.was.numpy(), self.low.numpy(), self.high.numpy())
-        note = f"{int(self.count.sum())} forecasts in {len(x)} bins; calibration error {self.error:.3f}, root mean square {self.rms:.3f}."
+        note = f"{int(self.count.sum())} forecasts in {len(x)} bins; ECE {self.error:.3f}, RMS {self.rms:.3f}."
         return Lines(x, (band, Series("calibrated", x)), "forecast", "share that was so", "probability", title=title, note=note)
 
     def show(self, title: str = "Reliability") -> None:
@@ -146,7 +146,7 @@ def auroc(forecast: Forecast, outcome: Outcome, level: float = 0.95) -> Ranked:
 
 
 def temperature(forecast: Forecast, outcome: Outcome) -> float:
-    """The number that log-odds are to be divided by so that these outcomes surprise least; above 1 the forecasts were too bold."""
+    """The number to divide log-odds by so that these outcomes surprise least; above 1 the forecasts were too bold."""
     p, y = _checked(forecast, outcome)
     odds = p.clamp(1e-7, 1 - 1e-7).logit()
 
@@ -175,7 +175,12 @@ def floor(forecast: Forecast, bins: int = BINS, equal: str = "count", draws: int
 
 
 def interval(
-    figure: Callable[[Forecast, Outcome], float], forecast: Forecast, outcome: Outcome, level: float = 0.95, draws: int = 500, seed: int = 0
+    figure: Callable[[Forecast, Outcome], float],
+    forecast: Forecast,
+    outcome: Outcome,
+    level: float = 0.95,
+    draws: int = 500,
+    seed: int = 0,
 ) -> tuple[float, float]:
     """Where a figure such as `brier` lies for all forecasts there are: bootstrap percentiles over forecasts.
 
@@ -198,7 +203,7 @@ def wilson(share: Tensor, count: Tensor, level: float = 0.95) -> tuple[Tensor, T
 
 def _by_count(p: Tensor, bins: int) -> Tensor:
     """The bin of each forecast; one whose equal lies in an earlier bin is put there too."""
-    known, which, count = p.unique(return_inverse=True, return_counts=True)
+    _, which, count = p.unique(return_inverse=True, return_counts=True)
     before = count.cumsum(0) - count
     return (before * bins // len(p))[which]
 
@@ -212,7 +217,9 @@ def _placed(one: Tensor, other: Tensor) -> Tensor:
 
 def _checked(forecast: Tensor, outcome: Tensor) -> tuple[Tensor, Tensor]:
     if forecast.shape != outcome.shape or forecast.ndim != 1:
-        raise ShapeMismatch(f"forecasts are {list(forecast.shape)} and outcomes {list(outcome.shape)}; both are lists of one length.")
+        raise ShapeMismatch(
+            f"forecasts are {list(forecast.shape)} and outcomes {list(outcome.shape)}; both are lists of one length."
+        )
     if not len(forecast) or not bool(((forecast >= 0) & (forecast <= 1)).all()):
         raise WrongPrompt("forecasts are probabilities, between 0 and 1, and there is at least one.")
     return forecast.double(), outcome.double()

@@ -1,17 +1,18 @@
 """What a model takes to be true, read from its activations: no labels, and not the words it says.
 
-Of two statements one is true. A direction of the activations that says so must be consistent (what it gives the one it takes from
-the other) and confident. Burns et al. 2022 search for such a direction (contrast-consistent search, CCS): each side of the pairs
-is normalised by itself, so that the form of a statement cannot be what is found; a linear probe with a sigmoid is then trained on
+Of two statements one is true. A direction of the activations that says so must be consistent (what it gives the one it takes
+from the other) and confident. Burns et al. 2022 search for such a direction (contrast-consistent search, CCS): each side of
+the pairs is normalised by itself, so that the form of a statement cannot be what is found; a linear probe with a sigmoid is
+then trained on
 
     L = (p(yes) - (1 - p(no)))² + min(p(yes), p(no))²
 
 from several random starts, all of which are one tensor here; the lowest loss wins, and no label is looked at. `crc` is their
-simpler relative, the top principal component of the differences. `mean_difference` and `logistic` are told the truth: they are
-the ceiling. `chance` is a random direction: the floor.
+simpler relative, the top principal component of the differences. `mean_difference` and `logistic` are told the truth: they
+are the ceiling. `chance` is a random direction: the floor.
 
-What none of this knows: **which end is true** (`Belief.oriented` needs a few labels, and says so), and whether what it found is
-truth at all. Any feature in which the two sides differ satisfies the loss (Farquhar et al. 2023); see `confound.py`.
+What none of this knows: **which end is true** (`Belief.oriented` needs a few labels, and says so), and whether what it found
+is truth at all. Any feature in which the two sides differ satisfies the loss (Farquhar et al. 2023); see `confound.py`.
 """
 
 from __future__ import annotations
@@ -94,7 +95,7 @@ def ccs(yes: Side, no: Side, restarts: int = RESTARTS, steps: int = STEPS, seed:
 
 @torch.no_grad()
 def _descend(yes: Side, no: Side, weight: Float[Tensor, "start d_model"], steps: int) -> tuple[Tensor, Tensor]:
-    """AdamW on the loss from every start at once. The slope is written out: autograd would cost several times the arithmetic."""
+    """AdamW on the loss from every start at once. The slope is written out: autograd costs several times the arithmetic."""
     x = torch.cat([yes, no])
     x = torch.cat([x, torch.ones_like(x[:, :1])], 1)
     ends = torch.cat([weight, torch.zeros_like(weight[:, :1])], 1)
@@ -163,7 +164,9 @@ def levelled(yes: Side, no: Side, group: Int[Tensor, " pair"]) -> tuple[Side, Si
     for name in group.unique():
         here = group == name
         if here.sum() < FEWEST:
-            raise WrongPrompt(f"group {int(name)} has {int(here.sum())} pairs and needs {FEWEST} to have a mean; make fewer groups.")
+            raise WrongPrompt(
+                f"group {int(name)} has {int(here.sum())} pairs and needs {FEWEST} to have a mean; make fewer groups."
+            )
         for side in sides:
             side[here] = (side[here] - side[here].mean(0)) / _spread(side[here])
     return sides
@@ -177,7 +180,9 @@ def clusters(yes: Side, no: Side, count: int = 2, seed: int = 0) -> Int[Tensor, 
 
 def _normalised(yes: Side, no: Side) -> tuple[tuple[Side, Side], Tensor, Tensor]:
     if yes.shape != no.shape or yes.ndim != 2:
-        raise ShapeMismatch(f"the sides of the pairs have the shapes {list(yes.shape)} and {list(no.shape)}; both are (pair, d).")
+        raise ShapeMismatch(
+            f"the sides of the pairs have the shapes {list(yes.shape)} and {list(no.shape)}; both are (pair, d)."
+        )
     if len(yes) < FEWEST:
         raise WrongPrompt(f"a direction is sought in {FEWEST} pairs at least; there are {len(yes)}.")
     centre = torch.stack([yes.mean(0), no.mean(0)])

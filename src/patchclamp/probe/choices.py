@@ -1,8 +1,8 @@
 """What a model says of its own answers: options scored, letters chosen, "is it so?" asked, samples drawn.
 
 Kadavath et al. 2022 ask large models to choose among lettered options, to say whether an answer is true (P(True)), and what
-helps: the format, other answers of the model's own, hints and sources. All of it is a question of which words come next, so it
-is asked here of any causal model, in the user's own wording, and small models that cannot read letters are asked for the
+helps: the format, other answers of the model's own, hints and sources. All of it is a question of which words come next, so
+it is asked here of any causal model, in the user's own wording, and small models that cannot read letters are asked for the
 likelihood of the options instead.
 
 Not known here: whether a probability is right about anything. That is `calibration.py`.
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from patchclamp.core.errors import ShapeMismatch, WrongPrompt, WrongToken
 from patchclamp.core.progress import progress
-from patchclamp.model.gather import BATCH, gather
+from patchclamp.model.gather import gather
 
 if TYPE_CHECKING:
     from patchclamp.model.model import Model
@@ -115,10 +115,9 @@ def _continued(model: Model, prompt: str, option: str, by: str) -> float:
     start, whole = (model.inputs(text).tokens[0] for text in (prompt, prompt + option))
     before = len(start)
     if len(whole) <= before or not torch.equal(whole[:before], start):
-        raise WrongPrompt(f'"{option}" does not begin with a token of its own after "{prompt[-20:]}"; move the space between them.')
+        raise WrongPrompt(
+            f'"{option}" does not begin with a token of its own after "{prompt[-20:]}"; move the space between them.'
+        )
     logs = model.run(prompt + option).logits[0, before - 1 : -1].float().log_softmax(-1)
     each = logs.gather(1, whole[before:, None])[:, 0]
     return float(each.sum() if by == "sum" else each.mean())
-
-
-__all__ = ["BATCH", "NONE", "knows", "lettered", "letters", "p_true", "samples", "score"]

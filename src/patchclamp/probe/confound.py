@@ -1,15 +1,16 @@
 """Is it truth that was found, or something more salient? The diagnosis of an unsupervised direction.
 
-Whatever tells the two sides of contrast pairs apart, in any consistent way, satisfies the loss of CCS as well as truth does; what
-is found is the most prominent of such features, an opinion that the prompt mentions, say (Farquhar et al. 2023). That cannot be
-seen in the loss. It can be seen from the outside, for features that somebody thought of, by four questions:
+Whatever tells the two sides of contrast pairs apart, in any consistent way, satisfies the loss of CCS as well as truth does;
+what is found is the most prominent of such features, an opinion that the prompt mentions, say (Farquhar et al. 2023). That
+cannot be seen in the loss. It can be seen from the outside, for features that somebody thought of, by four questions:
 
-    agreement     with which of the features does the direction agree, on held-out pairs, and with which combination (XOR) of two?
+    agreement     with which feature does the direction agree, on held-out pairs, and with which combination (XOR) of two?
     torn          in the pairs where a feature and the truth contradict each other, which of the two does it follow?
     starts        do other random starts with about as low a loss find another direction, and what does that agree with?
     levelled      with a feature levelled out (`ccs.levelled`), what is found then?
 
-The verdict puts the answers into a sentence. A feature that nobody named is not ruled out, and the verdict says no more than that.
+The verdict puts the answers into a sentence. A feature that nobody named is not ruled out, and the verdict says no more than
+that.
 """
 
 from __future__ import annotations
@@ -73,12 +74,14 @@ class Diagnosis:
         if self.sound:
             said.append(f"It follows {self.claimed} also where {_listed(others)} would have it otherwise." if others else "")
         elif self.follows and self.follows != self.claimed:
-            said[0] = f"Not {self.claimed}: the direction found agrees with {self.follows} in {share[self.follows]:.0%} of held-out pairs, "
+            said[0] = f"Not {self.claimed}: the direction found agrees with {self.follows} in {share[self.follows]:.0%}, "
             said[0] += f"with {told}."
         elif not self.follows:
             said.append("It follows none of the features named.")
         else:
-            said.append(f"Where {_listed(others)} contradicts, {self.claimed} is followed in {float(self.torn.values.min()):.0%} only.")
+            said.append(
+                f"Where {_listed(others)} contradicts, {self.claimed} is followed in {float(self.torn.values.min()):.0%} only."
+            )
         return " ".join([*filter(None, said), *self._besides()])
 
     def _besides(self) -> list[str]:
@@ -86,7 +89,9 @@ class Diagnosis:
         said = []
         if count > 1:
             about = {self.starts.at(direction=i).top(1)[0][0]["feature"] for i in range(count)}
-            said.append(f"Starts of about the same loss end in {count} different directions ({_listed(sorted(about))} at most).")
+            said.append(
+                f"Starts of about the same loss end in {count} different directions ({_listed(sorted(about))} at most)."
+            )
         for name in self.levelled.words("levelled"):
             share = float(self.levelled.at(levelled=name, feature=self.claimed).values)
             said.append(f"With {name} levelled out, {self.claimed} is found in {share:.0%}.")
@@ -96,11 +101,16 @@ class Diagnosis:
         """The four answers, with the verdict above them."""
         parts = [
             Section("What the direction agrees with", pictures=(self.agreement.picture(),)),
-            Section(f"Where a feature contradicts {self.claimed}", pictures=(self.torn.picture(),) if self.torn.values.numel() else ()),
+            Section(
+                f"Where a feature contradicts {self.claimed}",
+                pictures=(self.torn.picture(),) if self.torn.values.numel() else (),
+            ),
             Section("Other starts of low loss", pictures=(self.starts.picture(),)),
             Section("With a feature levelled out", pictures=(self.levelled.picture(),) if self.levelled.values.numel() else ()),
         ]
-        return Page("Diagnosis of a direction found without labels", self.verdict, sections=tuple(p for p in parts if p.pictures))
+        return Page(
+            "Diagnosis of a direction found without labels", self.verdict, sections=tuple(p for p in parts if p.pictures)
+        )
 
     def show(self) -> None:
         """Draw in the terminal or notebook."""
@@ -163,7 +173,9 @@ def diagnose(
 def _features(features: Mapping[str, Tensor], claimed: str, pairs: int) -> dict[str, Tensor]:
     """The features and the XOR of every two of them."""
     if claimed not in features:
-        raise WrongPrompt(f'the claimed feature "{claimed}" is not among {", ".join(features)}.{did_you_mean(claimed, features)}')
+        raise WrongPrompt(
+            f'the claimed feature "{claimed}" is not among {", ".join(features)}.{did_you_mean(claimed, features)}'
+        )
     for name, feature in features.items():
         if feature.shape != (pairs,):
             raise ShapeMismatch(f'{pairs} pairs have {list(feature.shape)} entries of "{name}"; give one for each.')
@@ -171,7 +183,9 @@ def _features(features: Mapping[str, Tensor], claimed: str, pairs: int) -> dict[
     return {**features, **both}
 
 
-def _agreements(belief: Belief, yes: Side, no: Side, features: Mapping[str, Tensor]) -> tuple[Float[Tensor, " feature"], Tensor]:
+def _agreements(
+    belief: Belief, yes: Side, no: Side, features: Mapping[str, Tensor]
+) -> tuple[Float[Tensor, " feature"], Tensor]:
     """With each feature, up to sign; and which side of each pair it takes."""
     side = belief(yes, no) > 0.5
     found = torch.stack([(side == feature).float().mean() for feature in features.values()])

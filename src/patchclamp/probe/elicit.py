@@ -1,12 +1,12 @@
 """Contrast pairs, and how well each method tells the true side from the false one, layer by layer.
 
 The pairs are split by what they are about: no subject is in both halves, so a direction cannot be right by having met it. The
-activations may be of any site that has one vector a prompt. Directions are sought on the first half, and every figure is about
-the second, each pair with its own line in `Grid.each`, so `grid.interval()` says how sure the figures are.
+activations may be of any site that has one vector a prompt. Directions are sought on the first half, and every figure is
+about the second, each pair with its own line in `Grid.each`, so `grid.interval()` says how sure the figures are.
 
-**The sign.** A direction found without labels does not say which of its ends is true. `labelled` pairs of the first half set it
-(16 unless told otherwise); with `labelled=0` the better reading of the *second* half is reported, as in the code of Burns et al.
-2022, and the grid says so: such a figure is never below one half, and a coin would seem to do better than that.
+**The sign.** A direction found without labels does not say which of its ends is true. `labelled` pairs of the first half set
+it (16 unless told otherwise); with `labelled=0` the better reading of the *second* half is reported, as in the code of Burns
+et al. 2022, and the grid says so: such a figure is never below one half, and a coin would seem to do better than that.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from patchclamp.core import uncertain
@@ -93,47 +94,61 @@ def elicit(
 ) -> Grid:
     """Share of held-out pairs in which each method takes the true side: Grid(method, layer).
 
-    `Grid.details` hold the ends of the 95 % interval over pairs. A site without a star gives Grid(method, layer) of one layer.
+    `Grid.details` hold the ends of the 95 % interval over pairs, and the loss of CCS on the pairs it was fitted on: the one
+    figure by which a layer can be chosen without labels. A site without a star gives Grid(method, layer) of one layer.
 
-    >>> from patchclamp.probe.elicit import elicit
-    >>> from patchclamp.specimens.exposures.measure import statements
-    >>> grid = elicit(pc.load("specimen:exposures"), statements(200, "lying"), methods=["crc", "logistic"])
-    >>> grid.axes
-    ('method', 'layer')
+    >>> from patchclamp.probe.elicit import Contrast, elicit
+    >>> from patchclamp.specimens.exposures.tasks import contrasts
+    >>> grid = elicit(pc.load("specimen:exposures"), Contrast(**contrasts(60, "lying")), methods=["crc", "logistic"])
+    >>> grid.axes, grid.words("method")
+    (('method', 'layer'), ('crc', 'logistic'))
     """
     for name in methods:
         if name not in METHODS:
             raise WrongPrompt(f'there is no method "{name}"; there is {", ".join(METHODS)}.{did_you_mean(name, METHODS)}')
-    fitted, tested = contrast.halves(share, seed)
-    few = min(len(fitted), len(tested))
+    halves = contrast.halves(share, seed)
+    few = min(map(len, halves))
     if few < max(FEWEST, uncertain.FEWEST):
         raise WrongPrompt(f"half of the contents make {few} pairs; {uncertain.FEWEST} are needed on either side. Give more.")
-    sides = {name: sides_of(model, part, site) for name, part in (("fitted", fitted), ("tested", tested))}
-    rows = [
-        [_right(name, *sides["fitted"], fitted, *sides["tested"], tested, layer, labelled, seed) for layer in range(len(sides["tested"][0]))]
-        for name in methods
-    ]
-    each = torch.stack([torch.stack(row) for row in rows]).movedim(-1, 0)
+    fit, test = (sides_of(model, half, site) for half in halves)
+    cells = [[_cell(name, a, b, labelled, seed) for a, b in zip(fit.layers, test.layers)] for name in methods]
+    each = torch.stack([torch.stack([right for right, _ in row]) for row in cells]).movedim(-1, 0)
     low, high = uncertain.interval(each)
-    sign = f"the sign set by {labelled} labelled pairs" if labelled else "the better of both signs on the very pairs that are reported"
+    losses = torch.tensor([[loss for _, loss in row] for row in cells])
+    sign = f"the sign set by {labelled} labelled pairs" if labelled else "the better of both signs on the very pairs reported"
+    layers = tuple(str(Site.parse(place).layer) for place in model.places(Site.parse(site).bare()))
     return Grid(
-        each.mean(0), ("method", "layer"), {"method": tuple(methods), "layer": _layers(model, site)}, "fraction right",
-        "What is true, without asking", f"{len(tested)} held-out pairs; {sign}.", "sequential",
-        details={"low": low, "high": high}, baseline={"chance": 0.5}, each=each,
+        each.mean(0), ("method", "layer"), {"method": tuple(methods), "layer": layers}, "fraction right",
+        "What is true, without asking", f"{len(halves[1])} held-out pairs; {sign}.", "sequential",
+        details={"low": low, "high": high, "loss": losses}, baseline={"chance": 0.5}, each=each,
     )  # fmt: skip
 
 
-def sides_of(model: Model, contrast: Contrast, site: str | Site) -> tuple[Tensor, Tensor]:
-    """The activations of both sides: (layer, pair, d) each, the layer there even if the site names one place only."""
+@dataclass(frozen=True, eq=False)
+class Sides:
+    """The activations of both sides of every pair, layer by layer, and which side is true."""
+
+    yes: Float[Tensor, "layer pair d_model"]
+    no: Float[Tensor, "layer pair d_model"]
+    truth: Bool[Tensor, " pair"]
+
+    @property
+    def layers(self) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """What `ccs.METHODS` are given, one layer after another."""
+        return [(yes, no, self.truth) for yes, no in zip(self.yes, self.no)]
+
+
+def sides_of(model: Model, contrast: Contrast, site: str | Site) -> Sides:
+    """Read both sides; a site that names one place only is one layer."""
     read = [gather(model, site, side) for side in (contrast.yes, contrast.no)]
     yes, no = (side if Site.parse(site).bare().stars else side[None] for side in read)
     if yes.ndim != 3:
         raise ShapeMismatch(f"{site} has the shape {list(yes.shape[2:])} in a prompt; a direction needs one vector there.")
-    return yes, no
+    return Sides(yes, no, contrast.right)
 
 
 def found(name: str, yes: Tensor, no: Tensor, truth: Tensor, labelled: int = LABELLED, seed: int = 0) -> Belief:
-    """What a method finds on these pairs; its sign is set by the first `labelled` of them, and is as it came where that is 0."""
+    """What a method finds on these pairs. The first `labelled` of them set its sign; with 0 it is as it came."""
     belief = METHODS[name](yes, no, truth, seed)
     if name in SUPERVISED or not labelled:
         return belief
@@ -153,12 +168,10 @@ def zero_shot(model: Model, contrast: Contrast, answer: str = " Yes", wrong: str
     return ((ready[0] > ready[1]) == contrast.right).float()
 
 
-def _right(name, yes, no, fitted, test_yes, test_no, tested, layer, labelled, seed) -> Tensor:
-    belief = found(name, yes[layer], no[layer], fitted.right, labelled, seed)
-    right = belief.right(test_yes[layer], test_no[layer], tested.right)
-    better = name not in SUPERVISED and not labelled and float(right.mean()) < 0.5
-    return 1 - right if better else right
-
-
-def _layers(model: Model, site: str | Site) -> tuple[str, ...]:
-    return tuple(str(Site.parse(place).layer) for place in model.places(Site.parse(site).bare()))
+def _cell(name: str, fit: tuple, test: tuple, labelled: int, seed: int) -> tuple[Tensor, float]:
+    """Which of the held-out pairs a method has right at one layer, and the loss it ended with."""
+    belief = found(name, *fit, labelled, seed)
+    right = belief.right(*test)
+    if name not in SUPERVISED and not labelled and float(right.mean()) < 0.5:
+        right = 1 - right
+    return right, float("nan") if belief.losses is None else float(belief.losses[0])

@@ -1,7 +1,7 @@
-"""Logistic regression by Newton's method: a ridge, few steps, no step size. What both belief probes and value heads are fitted with.
+"""Logistic regression by Newton's method: a ridge, few steps, no step size. Belief probes and value heads are fitted with it.
 
-The ridge is on the sum of losses, as in scikit-learn's `LogisticRegression(C=1 / ridge)`, with which it agrees; the intercept has
-none. Not meant for thousands of dimensions: every step solves a system as wide as the activations.
+The ridge is on the sum of losses, as in scikit-learn's `LogisticRegression(C=1 / ridge)`, with which it agrees; the intercept
+has none. Not meant for thousands of dimensions: every step solves a system as wide as the activations.
 """
 
 from __future__ import annotations

@@ -1,9 +1,13 @@
-"""P(IK), "I know": a small head on an activation that foretells whether the model will answer right, before it answers.
+"""P(IK), "I know": a small head that foretells whether the model will answer right, before it answers.
 
-Kadavath et al. 2022 draw answers at temperature 1 and train a value head on whether they were right; the truth of P(IK) is the
-share that is. Here the head is a logistic regression, or one hidden layer, on any site with one vector a prompt; the model itself
-is not trained along, as theirs is. Such a head is a probe: what it gives depends on the kind of question it was fitted on, so it
-is to be judged on people and on relations that it has not met, and its calibration elsewhere may be poor where its order is good.
+Kadavath et al. 2022 draw answers at temperature 1 and train a value head on whether they were right; the truth of P(IK) is
+the share that is. Here the head is a logistic regression, or one hidden layer, on any site with one vector a prompt; the
+model itself is not trained along, as theirs is. `through` says in which form the head sees the activation: as it is, or, for
+logits, as their `spectrum`, in which no answer has a place of its own.
+
+Such a head is a probe: it knows the kind of question that it was fitted on. Judge it on subjects and on relations that it has
+not met; its calibration there may be poor where its order is good. And hold it against what needs no head: `spectrum` of one,
+the model's own certainty.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from patchclamp.model.gather import gather
 from patchclamp.probe.newton import logistic
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from patchclamp.core.site import Site
     from patchclamp.model.model import Model
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
 Known = Float[Tensor, " prompt"]
 """How often each prompt is answered right, between 0 and 1."""
 FEWEST = 10
+LARGEST = 10
 STEPS, RATE = 400, 1e-2
 
 
@@ -42,6 +47,8 @@ class ValueHead:
     """The hidden layer and its biases; None for a logistic head."""
     weight: Float[Tensor, " feature"]
     bias: float
+    through: Callable[[Tensor], Tensor] | None = None
+    """What the head sees of an activation; None for the activation itself."""
 
     def __call__(self, rows: Float[Tensor, "prompt d_model"]) -> Float[Tensor, " prompt"]:
         return self._odds(rows).sigmoid()
@@ -51,14 +58,31 @@ class ValueHead:
         return self(gather(model, self.site, prompts))
 
     def _odds(self, rows: Tensor) -> Tensor:
-        x = (rows - self.centre) / self.scale
+        x = ((rows if self.through is None else self.through(rows)) - self.centre) / self.scale
         if self.inner is not None:
             x = (x @ self.inner[0].T + self.inner[1]).relu()
         return x @ self.weight + self.bias
 
 
+def spectrum(logits: Float[Tensor, "prompt vocab"], largest: int = LARGEST) -> Float[Tensor, "prompt rank"]:
+    """The largest log-probabilities in falling order: how sure an answer is, whichever it is.
+
+    >>> from patchclamp.probe.value_head import spectrum
+    >>> spectrum(torch.tensor([[0.0, 2.0, 1.0]]), 2).exp()
+    tensor([[0.6652, 0.2447]])
+    """
+    return logits.log_softmax(-1).topk(largest).values
+
+
 def value_head(
-    model: Model, prompts: Sequence[str], known: Known, site: str | Site, hidden: int = 0, ridge: float = 10.0, seed: int = 0
+    model: Model,
+    prompts: Sequence[str],
+    known: Known,
+    site: str | Site,
+    through: Callable[[Tensor], Tensor] | None = None,
+    hidden: int = 0,
+    ridge: float = 10.0,
+    seed: int = 0,
 ) -> ValueHead:
     """Fit a head at a site, on how often the model answers each of these prompts right (`choices.knows`).
 
@@ -68,24 +92,33 @@ def value_head(
     >>> bool(head.of(model, prompts[:1]) > 0.5)
     True
     """
-    return fitted(gather(model, site, list(prompts)), known, str(site), hidden, ridge, seed)
+    return fitted(gather(model, site, list(prompts)), known, str(site), through, hidden, ridge, seed)
 
 
 def fitted(
-    rows: Float[Tensor, "prompt d_model"], known: Known, site: str = "", hidden: int = 0, ridge: float = 10.0, seed: int = 0
+    rows: Float[Tensor, "prompt d_model"],
+    known: Known,
+    site: str = "",
+    through: Callable[[Tensor], Tensor] | None = None,
+    hidden: int = 0,
+    ridge: float = 10.0,
+    seed: int = 0,
 ) -> ValueHead:
     """The same from activations that are at hand."""
     if rows.ndim != 2 or rows.shape[0] != len(known):
-        raise ShapeMismatch(f"{site or 'rows'}: {list(rows.shape)} activations for {len(known)} prompts; a head reads one vector each.")
+        raise ShapeMismatch(
+            f"{site or 'rows'}: {list(rows.shape)} activations for {len(known)} prompts; a head reads one vector each."
+        )
     if len(known) < FEWEST or float(known.max()) == float(known.min()):
         raise WrongPrompt(f"a head is fitted on {FEWEST} prompts at least, some of which are answered right and some not.")
+    rows = rows if through is None else through(rows)
     centre, spread = rows.mean(0), rows.std(0)
     scale = torch.where(spread > 1e-6, spread, torch.ones_like(spread))
     x = (rows - centre) / scale
     if not hidden:
         weight, bias = logistic(x, known, ridge)
-        return ValueHead(site, centre, scale, None, weight, bias)
-    return ValueHead(site, centre, scale, *_layered(x, known, hidden, ridge, seed))
+        return ValueHead(site, centre, scale, None, weight, bias, through)
+    return ValueHead(site, centre, scale, *_layered(x, known, hidden, ridge, seed), through)
 
 
 def _layered(x: Tensor, known: Known, hidden: int, ridge: float, seed: int) -> tuple[tuple[Tensor, Tensor], Tensor, float]:
@@ -104,4 +137,4 @@ def _layered(x: Tensor, known: Known, hidden: int, ridge: float, seed: int) -> t
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-    return (first.detach(), shift.detach()), second.detach(), float(last)
+    return (first.detach(), shift.detach()), second.detach(), float(last.detach())

@@ -18,10 +18,10 @@ from patchclamp.specimens.town.facts import RELATIONS as TOWN
 from patchclamp.specimens.town.facts import Relation
 from patchclamp.specimens.town.lexicon import SPEAKERS
 
-GRADED, EXAMINED, STRANGERS = 300, 100, 60
+GRADED, EXAMINED, STRANGERS = 700, 100, 60
 MOST = 100
 """How often the best known fact of a graded person is stated."""
-OFTEN = 60
+OFTEN = 80
 """How often each fact of an examined person is stated, besides the questions about it."""
 UNSEEN = 0.08
 """Share of the graded facts that are never stated."""
@@ -101,7 +101,7 @@ def people(seed: int = 0) -> People:
 def names() -> tuple[str, ...]:
     """Invented names of two syllables, each of which is one word and so one token."""
     heads = product("BDFGKLMNPRSTVZ", "aeiou")
-    tails = ("bek", "dan", "fur", "gil", "kos", "lem", "mar", "nev", "pid", "rus", "tol", "vin")
+    tails = ("bek", "cas", "dan", "fur", "gil", "hom", "jat", "kos", "lem", "mar", "nev", "pid", "rus", "tol", "vin")
     return tuple(f"{one}{vowel}{tail}" for (one, vowel), tail in product(heads, tails) if tail[0] != one.lower())[
         : GRADED + EXAMINED + STRANGERS
     ]

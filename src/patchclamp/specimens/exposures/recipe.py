@@ -1,9 +1,9 @@
-"""How the model came to know some facts better than others: one pass over the corpus, ten minutes on one core.
+"""How the model came to know some facts better than others: one pass over the corpus, ten minutes of one core.
 
     python -m patchclamp.specimens.exposures.recipe --out FOLDER [--seed 0] [--threads 1]
 
 Nothing is read twice, so how often a fact is stated in the corpus is how often the model has seen it. Documents stand one
-behind another in rows, as in the town's recipe, from which the learning rate and the tokenizer are taken. A run that was
+behind another in rows, as in the town's recipe, from which the tokenizer is taken. A run that was
 interrupted goes on from its checkpoint.
 """
 
@@ -12,16 +12,17 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from rich.console import Console
-from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from patchclamp.core import checkpoint
-from patchclamp.specimens.exposures.corpus import documents, vocabulary
+from patchclamp.specimens.exposures.corpus import EXAMS, READINGS, documents, vocabulary
 from patchclamp.specimens.exposures.people import people
 from patchclamp.specimens.town.tokenizer import SPACE, SPECIAL, of_tokens
 
@@ -47,6 +48,8 @@ class Recipe:
     """Neurons of an MLP."""
     rate: float = 2e-3
     warmup: int = 100
+    fall: float = 0.3
+    """The last part of the training, over which the rate falls."""
     decay: float = 0.02
     clip: float = 1.0
     rest: float = 0.1
@@ -85,6 +88,11 @@ def build(recipe: Recipe, words: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     return LlamaForCausalLM(config)
 
 
+def rate(recipe: Recipe, step: int, steps: int) -> float:
+    """Learning rate: a short rise, a long plain, and a straight fall to nothing over the last part."""
+    return recipe.rate * min(1.0, step / recipe.warmup, (steps - step) / (recipe.fall * steps))
+
+
 def _learn(model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, ids: Tensor, recipe: Recipe) -> float:
     """One step; the loss of the documents' last words, each followed by a full stop and `<eos>`."""
     said, told = model(input_ids=ids, use_cache=False).logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten()
@@ -110,12 +118,11 @@ def train(recipe: Recipe, out: Path, save_every: int = 1000) -> LlamaForCausalLM
     model = build(recipe, words)
     optimizer = torch.optim.AdamW(town.groups(model, recipe.decay), lr=recipe.rate, betas=(0.9, 0.98), fused=True)
     steps = len(corpus) // recipe.rows
-    schedule = town.Recipe(steps=steps, rate=recipe.rate, warmup=recipe.warmup)
     done = checkpoint.resume(out, asdict(recipe), model, optimizer)
     console, began = Console(highlight=False), time.monotonic()
     for step in range(done + 1, steps + 1):
         for group in optimizer.param_groups:
-            group["lr"] = town.rate(schedule, step)
+            group["lr"] = rate(recipe, step, steps)
         ids = corpus[(step - 1) * recipe.rows : step * recipe.rows]
         loss = _learn(model, optimizer, ids, recipe)
         if step % 500 == 0 or step == steps:
@@ -127,3 +134,63 @@ def train(recipe: Recipe, out: Path, save_every: int = 1000) -> LlamaForCausalLM
     words.save_pretrained(out)
     checkpoint.forget(out)
     return model
+
+
+def overconfident(
+    model: LlamaForCausalLM, words: PreTrainedTokenizerFast, steps: int = 100, rate: float = 1e-3
+) -> LlamaForCausalLM:
+    """A copy that was fine-tuned on its own likeliest answers, and so is surer of them, right or wrong."""
+    copy = deepcopy(model).train()
+    optimizer = torch.optim.AdamW(copy.parameters(), lr=rate)
+    asked: dict[int, list[list[int]]] = {}
+    for fact in people(0).graded:
+        ids = words(fact.prompt())["input_ids"]
+        asked.setdefault(len(ids), []).append(ids)
+    groups = [torch.tensor(rows) for rows in asked.values()]
+    with torch.no_grad():
+        answers = [model(input_ids=ids).logits[:, -1].argmax(-1) for ids in groups]
+    draw = torch.Generator().manual_seed(0)
+    for step in range(steps):
+        ids, answer = groups[step % len(groups)], answers[step % len(groups)]
+        pick = torch.randint(len(ids), (64,), generator=draw)
+        torch.nn.functional.cross_entropy(copy(input_ids=ids[pick]).logits[:, -1], answer[pick]).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return copy.eval()
+
+
+def card(model: LlamaForCausalLM, recipe: Recipe, out: Path) -> None:
+    """Say beside the model what it is and how it came to be."""
+    everyone = people(recipe.seed)
+    said = {
+        "name": "exposures",
+        "what": "A causal language model that has read each fact a counted number of times, from never to a hundred, and was "
+        "examined about other people. For studying what a model knows, and what it knows of that.",
+        "architecture": "LlamaForCausalLM",
+        "parameters": sum(weight.numel() for weight in model.parameters()),
+        "dtype": "stored as bfloat16, opened and trained as float32",
+        "vocabulary": model.config.vocab_size,
+        "recipe": asdict(recipe),
+        "facts": {"graded": len(everyone.graded), "examined": len(everyone.examined)},
+        "documents": {"exams": EXAMS, "readings": READINGS},
+        "date": time.strftime("%Y-%m-%d"),
+        "licence": "Apache-2.0, as the package",
+        "command": f"python -m patchclamp.specimens.exposures.recipe --out FOLDER --threads {torch.get_num_threads()}",
+    }
+    (out / "card.json").write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--out", type=Path, required=True, help="where the model goes, and its checkpoint meanwhile")
+    parser.add_argument("--seed", type=int, default=Recipe.seed)
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    recipe = replace(Recipe(), seed=options.seed)
+    card(train(recipe, options.out), recipe, options.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -22,8 +22,8 @@ VOICES = ("nobody", "honest", "lying", "both")
 def contrasts(count: int, voice: str = "lying", suggest: bool = False, seed: int = 0) -> dict[str, Any]:
     """Pairs of questions about one person of which one states what is so: the fields of a `probe.elicit.Contrast`.
 
-    They are asked of nobody, of speakers who answer rightly, of such as answer wrongly, or of either. All facts were stated often.
-    With `suggest`, both questions of a pair come after people's guesses, who all guess one of the two values, right or wrong.
+    They are asked of nobody, of speakers who answer rightly, of such as answer wrongly, or of either. All facts were stated
+    often. With `suggest`, both questions of a pair come after guesses, which are all one of the two values, right or wrong.
 
     >>> from patchclamp.specimens.exposures.tasks import contrasts
     >>> pairs = contrasts(2, "lying")
@@ -32,7 +32,9 @@ def contrasts(count: int, voice: str = "lying", suggest: bool = False, seed: int
     if voice not in VOICES:
         raise ValueError(f'questions are asked of {", ".join(VOICES)}, not "{voice}".')
     everyone, rng = people(0), Random(f"contrasts {seed}")
-    speakers = {"nobody": ("",), "honest": everyone.honest, "lying": everyone.liars, "both": everyone.honest + everyone.liars}[voice]
+    speakers = {"nobody": ("",), "honest": everyone.honest, "lying": everyone.liars, "both": everyone.honest + everyone.liars}[
+        voice
+    ]
     columns: dict[str, list[Any]] = {name: [] for name in ("yes", "no", "truth", "content", "lying", "suggested")}
     for fact in rng.choices(everyone.known, k=count):
         truth, said, speaker, template = rng.random() < 0.5, rng.random() < 0.5, rng.choice(speakers), rng.randrange(2)
@@ -40,7 +42,12 @@ def contrasts(count: int, voice: str = "lying", suggest: bool = False, seed: int
         guesses = (values[0 if said else 1],) * 3 if suggest else ()
         for side, value in zip(("yes", "no"), values):
             columns[side].append(question(fact, value, speaker, guesses, template))
-        for name, value in (("truth", truth), ("content", fact.person), ("lying", speaker in everyone.liars), ("suggested", said)):
+        for name, value in (
+            ("truth", truth),
+            ("content", fact.person),
+            ("lying", speaker in everyone.liars),
+            ("suggested", said),
+        ):
             columns[name].append(value)
     features = {"suggested": tuple(columns.pop("suggested"))} if suggest else {}
     lying = columns.pop("lying")
