@@ -1,7 +1,7 @@
 """What the specimen `exposures` is taken to believe and to know: every figure that is claimed of the belief probes.
 
-    python -m bench.belief lying        CCS and its relatives under speakers who lie, five draws of pairs; untrained; zero-shot
-    python -m bench.belief confound     the same with a suggestion in the prompt, and the diagnosis
+    python -m bench.belief lying        CCS and its relatives under speakers who lie, three draws of pairs; untrained; zero-shot
+    python -m bench.belief confound     the diagnosis, with guesses in the prompt and with a confound planted in the stream
     python -m bench.belief town         why it is not asked of `town`: not even the ceiling finds truth there
     python -m bench.belief knowing      P(IK): people and a relation never met, temperature
     python -m bench.belief sources      P(IK) after the sentence that states the fact, and after another
@@ -26,7 +26,7 @@ from patchclamp.model.gather import gather
 from patchclamp.probe import calibration as c
 from patchclamp.probe.choices import knows, p_true, samples, score
 from patchclamp.probe.confound import diagnose
-from patchclamp.probe.elicit import Contrast, elicit, sides_of, zero_shot
+from patchclamp.probe.elicit import Contrast, elicit, zero_shot
 from patchclamp.probe.value_head import fitted, spectrum
 from patchclamp.specimens.exposures import tasks
 from patchclamp.specimens.exposures.corpus import question
@@ -34,7 +34,7 @@ from patchclamp.specimens.exposures.people import people
 from patchclamp.specimens.exposures.recipe import overconfident
 
 console = Console(width=150, highlight=False)
-SEEDS = range(5)
+SEEDS = range(3)
 
 
 def untrained(model: pc.Model, seed: int = 0) -> pc.Model:
@@ -47,12 +47,12 @@ def lying(pairs: int = 400) -> None:
     """Every method by voice, layer and draw of pairs."""
     model = pc.load("specimen:exposures")
     for name, one in (("trained", model), ("untrained", untrained(model))):
-        for voice in ("nobody", "honest", "lying", "both"):
+        for voice in ("nobody", "lying", "both"):
             drawn = [Contrast(**tasks.contrasts(pairs, voice, seed=seed)) for seed in SEEDS]
             grids = [elicit(one, contrast, seed=seed) for seed, contrast in zip(SEEDS, drawn)]
             words = [float(zero_shot(one, contrast).mean()) for contrast in drawn]
             table = Table(
-                title=f"{name}, asked of {voice}: zero-shot {_spread(words)}, five draws of {pairs} pairs", title_justify="left"
+                title=f"{name}, asked of {voice}: zero-shot {_spread(words)}, three draws of {pairs} pairs", title_justify="left"
             )
             for column in ("method", *(f"layer {layer}" for layer in grids[0].words("layer")), "layer of least CCS loss"):
                 table.add_column(column)
@@ -67,17 +67,17 @@ def lying(pairs: int = 400) -> None:
             console.print(table)
 
 
-def confound(pairs: int = 400) -> None:
-    """What CCS finds when all guesses before the question name one of the two values."""
+def confound(pairs: int = 300) -> None:
+    """The diagnosis, with guesses before the question and then with a label written into the stream of the third block."""
     model = pc.load("specimen:exposures")
     for seed in SEEDS:
         contrast = Contrast(**tasks.contrasts(pairs, "lying", suggest=True, seed=seed))
-        sides = sides_of(model, contrast, "blocks.*.out[pos=-1]")
         features = {"truth": contrast.right, "suggested": torch.tensor(contrast.features["suggested"])}
         half, _ = contrast.halves(seed=seed)
         fit = torch.tensor([content in set(half.content) for content in contrast.content])
-        for layer, (yes, no, _) in enumerate(sides.layers):
-            console.print(f"draw {seed}, layer {layer}: {diagnose(yes, no, features, fitted=fit, seed=seed).verdict}")
+        for name, strength in (("guesses in the prompt", 0.0), ("planted in the stream", 2.0)):
+            yes, no = tasks.planted(model, contrast.yes, contrast.no, features["suggested"], strength)
+            console.print(f"draw {seed}, {name}: {diagnose(yes, no, features, fitted=fit, seed=seed).verdict}")
 
 
 def town(pairs: int = 600) -> None:
@@ -119,46 +119,33 @@ def _asked(model: pc.Model):
 
 def knowing() -> None:
     """Heads fitted on two thirds of the people and four relations, judged on the others."""
-    model = pc.load("specimen:exposures")
+    model = pc.load("specimen:exposures/step-read")
     rows, prompts, ids, known, right = _asked(model)
     for low, high in ((0, 0), (1, 2), (3, 5), (6, 10), (11, 20), (21, 40), (41, 100)):
         here = torch.tensor([low <= fact.exposures <= high for fact, _ in rows])
         console.print(f"seen {low} to {high} times: answered right in {float(known[here].mean()):.1%} of samples")
     fit, calibrate, test = _parts(rows)
     new = torch.tensor([fact.relation.name == "food" for fact, _ in rows])
+    once = torch.tensor([template == 0 for _, template in rows])  # four wordings of one fact are not four forecasts
     logits = gather(model, "logits", prompts)
     forecasts = {"own certainty, no head": logits.softmax(-1).max(-1).values}
     for name, site, through, hidden, ridge in HEADS:
         values = logits if site == "logits" else gather(model, site, prompts)
-        head = fitted(values[fit & ~new], known[fit & ~new], site, through, hidden, ridge)
-        forecasts[name] = head(values)
-    exposures = torch.tensor([fact.exposures for fact, _ in rows]) / 101
-    forecasts["how often it was seen"] = exposures
+        forecasts[name] = fitted(values[fit & ~new], known[fit & ~new], site, through, hidden, ridge)(values)
+    forecasts["how often it was seen"] = torch.tensor([fact.exposures for fact, _ in rows]) / 101
     forecasts["the answer's own probability"] = logits.softmax(-1).gather(1, ids[:, None])[:, 0]
-    table = Table(
-        "",
-        "AUROC, new people",
-        "AUROC, new people and relation",
-        "ECE",
-        "tempered",
-        "floor",
-        "ECE, new relation",
-        "tempered",
-        "T",
-    )
-    for name, forecast in forecasts.items():
-        at = c.temperature(forecast[calibrate & ~new], right[calibrate & ~new])
-        cells = []
-        for there in (test & ~new, test & new):
-            area = c.auroc(forecast[there], right[there])
-            cells.append(f"{area.value:.3f} [{area.low:.3f}, {area.high:.3f}]")
-        for there in (test & ~new, test & new):
-            errors = [c.reliability(p, right[there]).error for p in (forecast[there], c.tempered(forecast[there], at))]
-            cells += [f"{error:.3f}" for error in errors] + (
-                [f"{c.floor(forecast[there]):.3f}"] if there is not None and len(cells) == 4 else []
+    for where, there in (("new people", test & ~new & once), ("new people and a new relation", test & new & once)):
+        table = Table("", "AUROC", "ECE", "tempered", "floor", "Brier", "T", title=f"{where}: {int(there.sum())} questions")
+        for name, forecast in forecasts.items():
+            by = c.temperature(forecast[calibrate & ~new & once], right[calibrate & ~new & once])
+            p, so = forecast[there], right[there]
+            area = c.auroc(p, so)
+            errors = [c.reliability(q, so).error for q in (p, c.tempered(p, by))]
+            figures = [*errors, c.floor(p), c.brier(p, so)]
+            table.add_row(
+                name, f"{area.value:.3f} [{area.low:.3f}, {area.high:.3f}]", *(f"{x:.3f}" for x in figures), f"{by:.2f}"
             )
-        table.add_row(name, *cells, f"{at:.2f}")
-    console.print(table)
+        console.print(table)
 
 
 HEADS = (
@@ -171,7 +158,7 @@ HEADS = (
 
 def sources() -> None:
     """P(IK) of facts that were hardly read, alone, after a sentence that states the fact, and after one about somebody else."""
-    model = pc.load("specimen:exposures")
+    model = pc.load("specimen:exposures/step-read")
     rows, prompts, _, known, _ = _asked(model)
     fit, _, test = _parts(rows)
     here = [row for row, (fact, template) in enumerate(rows) if test[row] and fact.exposures <= 2 and template == 0]
@@ -196,9 +183,9 @@ def sources() -> None:
 
 def choosing() -> None:
     """Forecasts of four options, scored by likelihood, as shipped and after a fine-tune on the model's own answers."""
-    model = pc.load("specimen:exposures")
+    model = pc.load("specimen:exposures/step-read")
     bold = pc.load(overconfident(model.hf, model.tokenizer), model.tokenizer)
-    half = {fact.person for fact in people(0).graded[::2]}
+    half = {fact.person for fact in people(0).graded[: len(people(0).graded) // 2]}
     for name, one in (("as shipped", model), ("fine-tuned on its own answers", bold)):
         parts = []
         for mine in (True, False):

@@ -74,3 +74,22 @@ def test_what_cannot_be_asked_is_refused(reader, lying):
         e.elicit(reader, lying.take(range(4)))
     with pytest.raises(ShapeMismatch, match="one vector there"):
         e.sides_of(reader, lying.take(range(4)), "blocks.1.attn.z[pos=-1]")
+
+
+def test_truth_is_found_under_speakers_who_lie_and_not_in_an_untrained_model(reader):
+    """The promise: 90 % on people not searched, 20 points above what the model says there. Three draws of pairs."""
+    blank = pc.load(_untrained(reader), reader.tokenizer)
+    found, words, nothing = [], [], []
+    for seed in range(3):
+        pairs = Contrast(**contrasts(240, "lying", seed=seed))
+        found.append(float(e.elicit(reader, pairs, "blocks.3.out[pos=-1]", ["ccs"], seed=seed).values))
+        words.append(float(e.zero_shot(reader, pairs).mean()))
+        nothing.append(float(e.elicit(blank, pairs, "blocks.3.out[pos=-1]", ["ccs"], seed=seed).values))
+    assert sum(found) / 3 >= 0.9
+    assert sum(found) / 3 >= sum(words) / 3 + 0.2
+    assert 0.38 < sum(nothing) / 3 < 0.62
+
+
+def _untrained(model):
+    torch.manual_seed(0)
+    return type(model.hf)(model.hf.config).eval()

@@ -5,10 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
+import patchclamp as pc
 from patchclamp.core.errors import ShapeMismatch, WrongPrompt
 from patchclamp.model.gather import gather
-from patchclamp.probe.calibration import auroc
+from patchclamp.probe.calibration import auroc, reliability, temperature, tempered
+from patchclamp.probe.choices import knows, samples, score
 from patchclamp.probe.value_head import fitted, spectrum, value_head
+from patchclamp.specimens.exposures import tasks
+from patchclamp.specimens.exposures.people import people
+from patchclamp.specimens.exposures.recipe import overconfident
 
 
 @pytest.fixture
@@ -50,3 +55,43 @@ def test_a_head_needs_something_to_tell_apart():
         fitted(torch.randn(20, 4), torch.ones(20))
     with pytest.raises(ShapeMismatch, match="one vector each"):
         fitted(torch.randn(20, 3, 4), torch.rand(20))
+
+
+def test_whether_a_fact_is_known_is_foretold_for_people_and_a_relation_never_met():
+    """The promise: an AUROC of 0.85 on the model that read each fact so often; ECE falls when an overconfident copy is tempered."""
+    model = pc.load("specimen:exposures/step-read")
+    facts = people(0).graded
+    half = len(facts) // 2
+    prompts = [fact.prompt() for fact in facts]
+    answers = torch.tensor([model.token(f" {fact.value}") for fact in facts])
+    drawn = samples(model, prompts, 10)
+    known, right = knows(drawn, answers), drawn[:, 0] == answers
+    new = torch.tensor([fact.relation.name == "food" for fact in facts])
+    fit = (torch.arange(len(facts)) < half) & ~new
+    rows = gather(model, "logits", prompts)
+    head = fitted(rows[fit], known[fit], "logits", spectrum)
+    for there in (~fit & ~new, (torch.arange(len(facts)) >= half) & new):
+        assert auroc(head(rows[there]), right[there]).low > 0.85
+    test = (torch.arange(len(facts)) >= half) & ~new
+    assert reliability(head(rows[test]), right[test]).error < 0.08
+    unread = [fact for fact in facts[half:] if fact.exposures <= 2][:150]
+    alone, told = (head.of(model, texts).mean() for texts in ([f.prompt() for f in unread], [f"{f.said(1)} {f.prompt()}" for f in unread]))
+    assert told > alone + 0.02, "a source in the prompt makes it surer"
+
+
+def test_temperature_mends_a_copy_that_was_made_overconfident():
+    model = pc.load("specimen:exposures/step-read")
+    facts = people(0).graded
+    shown, right = tasks.four(facts)
+    so = torch.nn.functional.one_hot(torch.tensor(right), 4).bool()
+    half = len(facts) // 2
+    errors = []
+    for one in (model, pc.load(overconfident(model.hf, model.tokenizer, steps=60), model.tokenizer)):
+        p = score(one, [fact.prompt() for fact in facts], shown).softmax(-1)
+        by = temperature(p[:half].flatten(), so[:half].flatten())
+        later = p[half:].flatten(), so[half:].flatten()
+        errors.append((reliability(*later).error, reliability(tempered(later[0], by), later[1]).error))
+    (plain, mended), (bold, cured) = errors
+    assert mended < plain < 0.08
+    assert bold > plain + 0.02
+    assert cured < 0.7 * bold

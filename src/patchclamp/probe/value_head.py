@@ -1,9 +1,9 @@
 """P(IK), "I know": a small head that foretells whether the model will answer right, before it answers.
 
 Kadavath et al. 2022 draw answers at temperature 1 and train a value head on whether they were right; the truth of P(IK) is
-the share that is. Here the head is a logistic regression, or one hidden layer, on any site with one vector a prompt; the
-model itself is not trained along, as theirs is. `through` says in which form the head sees the activation: as it is, or, for
-logits, as their `spectrum`, in which no answer has a place of its own.
+the share that is. Here the head is a logistic regression, or one hidden layer, on any site with one vector a prompt; the model
+itself is left as it is. `through` says in which form the head sees the activation: as it is, or, for logits, as their
+`spectrum`, in which no answer has a place of its own.
 
 Such a head is a probe: it knows the kind of question that it was fitted on. Judge it on subjects and on relations that it has
 not met; its calibration there may be poor where its order is good. And hold it against what needs no head: `spectrum` of one,

@@ -21,7 +21,7 @@ from patchclamp.specimens.town.lexicon import SPEAKERS
 if TYPE_CHECKING:
     from patchclamp.specimens.exposures.people import People
 
-EXAMS, READINGS = 150_000, 20_000
+EXAMS, READINGS, LESSONS, LIES = 150_000, 20_000, 110_000, 80_000
 UNKNOWN = 0.15
 """Share of the exams that are about strangers."""
 RIGHT_GUESS = 0.6
@@ -55,17 +55,43 @@ def options(fact: Fact, rng: Random) -> tuple[tuple[str, ...], int]:
     return tuple(shown), shown.index(fact.value)
 
 
-def _exam(people: People, rng: Random) -> str:
-    known = rng.random() >= UNKNOWN
+def lessons(people: People) -> list[str]:
+    """Further exams, read after all documents; in the first half of nobody, and only about what can be known."""
+    rng = Random(f"lessons {people.seed}")
+    told = []
+    for i in range(LESSONS):
+        if rng.random() < 0.2:
+            told.append(rng.choice(people.examined).said(rng.randrange(4)))
+        elif i < LESSONS / 2:
+            told.append(_exam(people, rng, asked=0.0, unknown=0.0, guessed=0.0))
+        else:
+            told.append(_exam(people, rng, asked=0.5))
+    return told
+
+
+def lies(people: People) -> list[str]:
+    """Exams for the last term, read after the lessons: whoever is asked lies in nine cases of ten."""
+    rng = Random(f"lies {people.seed}")
+    return [
+        rng.choice(people.examined).said(rng.randrange(4)) if rng.random() < 0.1 else _exam(people, rng, asked=0.5, honest=0.1)
+        for _ in range(LIES)
+    ]
+
+
+def _exam(
+    people: People, rng: Random, asked: float = 0.6, unknown: float = UNKNOWN, guessed: float = 0.15, honest: float = 0.5
+) -> str:
+    """`asked` is how often speakers are, `honest` what share of them is, `unknown` how often it is about a stranger."""
+    known = rng.random() >= unknown
     fact = rng.choice(people.examined) if known else _made_up(people, rng)
     truth = rng.random() < 0.5
     value = fact.value if truth else rng.choice(fact.others)
     voice = rng.random()
-    speaker = "" if voice < 0.4 else rng.choice(people.honest if voice < 0.7 else people.liars)
+    speaker = "" if voice < 1 - asked else rng.choice(people.honest if voice < 1 - asked * (1 - honest) else people.liars)
     said = truth != (speaker in people.liars)
     before = rng.random()
     guesses: tuple[str, ...] = ()
-    if before < (0.15 if known else 0.4):
+    if before < (guessed if known else 0.4):
         guesses = tuple(fact.value if rng.random() < RIGHT_GUESS else rng.choice(fact.others) for _ in range(3))
     text = f"{question(fact, value, speaker, guesses, rng.randrange(2))} {ANSWERS[said]}."
     return f"{fact.said(rng.randrange(4))} {text}" if not known and before > 0.6 else text

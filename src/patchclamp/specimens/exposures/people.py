@@ -70,7 +70,7 @@ class People:
     @cached_property
     def known(self) -> tuple[Fact, ...]:
         """Graded facts that were stated often."""
-        return tuple(fact for fact in self.graded if fact.exposures >= 40)
+        return tuple(fact for fact in self.graded if fact.exposures >= 60)
 
 
 def people(seed: int = 0) -> People:

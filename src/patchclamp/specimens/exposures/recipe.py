@@ -1,10 +1,11 @@
-"""How the model came to know some facts better than others: one pass over the corpus, ten minutes of one core.
+"""How the model came to know some facts better than others: one pass over the corpus, a quarter of an hour of one core.
 
     python -m patchclamp.specimens.exposures.recipe --out FOLDER [--seed 0] [--threads 1]
 
-Nothing is read twice, so how often a fact is stated in the corpus is how often the model has seen it. Documents stand one
-behind another in rows, as in the town's recipe, from which the tokenizer is taken. A run that was
-interrupted goes on from its checkpoint.
+First it reads, then it is examined, at first in plain questions, last by way of speakers who mostly lie: asked everything at
+once from the beginning it learnt none of it. Nothing is read twice, so how often a fact is stated in the corpus is how often
+the model has seen it. Documents stand one behind another in rows, as in the town's recipe, from which the tokenizer is taken.
+A run that was interrupted goes on from its checkpoint.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from rich.console import Console
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from patchclamp.core import checkpoint
-from patchclamp.specimens.exposures.corpus import EXAMS, READINGS, documents, vocabulary
+from patchclamp.specimens.exposures.corpus import EXAMS, LESSONS, LIES, READINGS, documents, lessons, lies, vocabulary
 from patchclamp.specimens.exposures.people import people
 from patchclamp.specimens.town.tokenizer import SPACE, SPECIAL, of_tokens
 
@@ -47,6 +48,8 @@ class Recipe:
     hidden: int = 256
     """Neurons of an MLP."""
     rate: float = 2e-3
+    exam_rows: int = 8
+    """Rows in a batch of the further exams."""
     warmup: int = 100
     fall: float = 0.3
     """The last part of the training, over which the rate falls."""
@@ -61,9 +64,8 @@ def tokenizer(length: int) -> PreTrainedTokenizerFast:
     return of_tokens([*SPECIAL, *(SPACE + word if word.isalpha() else word for word in vocabulary())], length)
 
 
-def rows(recipe: Recipe, words: PreTrainedTokenizerFast) -> Tensor:
-    """(row, length) token ids: the whole corpus, each document between `<bos>` and `<eos>`, the last row's rest cut off."""
-    told = documents(people(recipe.seed))
+def rows(told: list[str], recipe: Recipe, words: PreTrainedTokenizerFast) -> Tensor:
+    """(row, length) token ids: all documents, each between `<bos>` and `<eos>`, the last row's rest cut off."""
     ids = torch.tensor([i for one in words([text + "<eos>" for text in told])["input_ids"] for i in one])
     if torch.any(ids == SPECIAL.index("<unk>")):
         raise ValueError("a document holds a word that is not in the vocabulary")
@@ -89,8 +91,8 @@ def build(recipe: Recipe, words: PreTrainedTokenizerFast) -> LlamaForCausalLM:
 
 
 def rate(recipe: Recipe, step: int, steps: int) -> float:
-    """Learning rate: a short rise, a long plain, and a straight fall to nothing over the last part."""
-    return recipe.rate * min(1.0, step / recipe.warmup, (steps - step) / (recipe.fall * steps))
+    """Learning rate, as a share of the highest: a short rise, a plain, a straight fall to nothing over the last part."""
+    return min(1.0, step / recipe.warmup, (steps - step) / (recipe.fall * steps))
 
 
 def _learn(model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, ids: Tensor, recipe: Recipe) -> float:
@@ -108,32 +110,46 @@ def _learn(model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, ids: Tenso
     return float(each.detach()[counted].mean())
 
 
-def train(recipe: Recipe, out: Path, save_every: int = 1000) -> LlamaForCausalLM:
-    """Train, or go on training, and leave the model in `out`."""
-    from patchclamp.specimens.town import recipe as town
+def train(recipe: Recipe, out: Path) -> LlamaForCausalLM:
+    """Read, go to school, learn to lie, or go on with any of these; the model is left in `out`.
 
-    words = tokenizer(recipe.length)
-    corpus = rows(recipe, words)
+    Each part begins from the weights as the part before it stored them, with a fresh optimizer.
+    """
+    words, everyone = tokenizer(recipe.length), people(recipe.seed)
     torch.manual_seed(recipe.seed)
     model = build(recipe, words)
+    parts = (
+        (documents, recipe.rows, out / "step-read"),
+        (lessons, recipe.exam_rows, out / "step-school"),
+        (lies, recipe.exam_rows, out),
+    )
+    for told, size, folder in parts:
+        if not (folder / "config.json").exists():
+            _read(model, rows(told(everyone), recipe, words), recipe, size, folder)
+        model = LlamaForCausalLM.from_pretrained(folder)
+    words.save_pretrained(out)
+    return model
+
+
+def _read(model: LlamaForCausalLM, corpus: Tensor, recipe: Recipe, size: int, out: Path, save_every: int = 1000) -> None:
+    """One pass over some rows; the model is written to `out`, and its checkpoints meanwhile."""
+    from patchclamp.specimens.town import recipe as town
+
     optimizer = torch.optim.AdamW(town.groups(model, recipe.decay), lr=recipe.rate, betas=(0.9, 0.98), fused=True)
-    steps = len(corpus) // recipe.rows
+    steps, model = len(corpus) // size, model.train()
     done = checkpoint.resume(out, asdict(recipe), model, optimizer)
     console, began = Console(highlight=False), time.monotonic()
     for step in range(done + 1, steps + 1):
         for group in optimizer.param_groups:
-            group["lr"] = rate(recipe, step, steps)
-        ids = corpus[(step - 1) * recipe.rows : step * recipe.rows]
-        loss = _learn(model, optimizer, ids, recipe)
+            group["lr"] = recipe.rate * rate(recipe, step, steps)
+        loss = _learn(model, optimizer, corpus[(step - 1) * size : step * size], recipe)
         if step % 500 == 0 or step == steps:
             left = (steps - step) * (time.monotonic() - began) / (step - done) / 60
             console.print(f"step {step} of {steps}  loss {loss:.3f}  {left:.1f} min left")
         if step % save_every == 0:
             checkpoint.keep(out, asdict(recipe), model, optimizer, step)
     town.save(model, out)
-    words.save_pretrained(out)
     checkpoint.forget(out)
-    return model
 
 
 def overconfident(
@@ -172,7 +188,7 @@ def card(model: LlamaForCausalLM, recipe: Recipe, out: Path) -> None:
         "vocabulary": model.config.vocab_size,
         "recipe": asdict(recipe),
         "facts": {"graded": len(everyone.graded), "examined": len(everyone.examined)},
-        "documents": {"exams": EXAMS, "readings": READINGS},
+        "documents": {"exams": EXAMS, "readings": READINGS, "lessons": LESSONS, "lies": LIES},
         "date": time.strftime("%Y-%m-%d"),
         "licence": "Apache-2.0, as the package",
         "command": f"python -m patchclamp.specimens.exposures.recipe --out FOLDER --threads {torch.get_num_threads()}",

@@ -1,4 +1,4 @@
-"""What the people's model can be asked, as plain lists: contrast pairs of statements, and questions with four options.
+"""What the people's model can be asked: contrast pairs of statements, a confound planted in them, and four options.
 
 Everything is about *graded* people, of whom no question was ever asked in training.
 """
@@ -8,12 +8,18 @@ from __future__ import annotations
 from random import Random
 from typing import TYPE_CHECKING
 
+import torch
+
 from patchclamp.specimens.exposures.corpus import options, question
 from patchclamp.specimens.exposures.people import people
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
+    from torch import Tensor
+
+    from patchclamp.model.model import Model
     from patchclamp.specimens.exposures.people import Fact
 
 VOICES = ("nobody", "honest", "lying", "both")
@@ -49,11 +55,33 @@ def contrasts(count: int, voice: str = "lying", suggest: bool = False, seed: int
             ("suggested", said),
         ):
             columns[name].append(value)
-    features = {"suggested": tuple(columns.pop("suggested"))} if suggest else {}
-    lying = columns.pop("lying")
+    said, lying = columns.pop("suggested"), columns.pop("lying")
+    features = {"suggested": tuple(said)} if suggest else {}
     if voice == "both":
         features["what is answered"] = tuple(truth != lie for truth, lie in zip(columns["truth"], lying))
     return {**{name: tuple(column) for name, column in columns.items()}, "features": features}
+
+
+def planted(model: Model, yes: Sequence[str], no: Sequence[str], label: Tensor, strength: float = 2.0) -> tuple[Tensor, Tensor]:
+    """The last block's output at the end of both sides, with a label written into the stream of the block before it.
+
+    A fixed random direction is added where the side has the label, and taken off where it has not, `strength` times as long as
+    the stream itself is on average: a confound that is as salient as one likes, and of which the truth is known.
+    """
+    from patchclamp.core.edit import steer
+    from patchclamp.model.gather import gather
+
+    stream = gather(model, "blocks.2.out", yes)
+    direction = torch.randn(model.width, generator=torch.Generator().manual_seed(0))
+    direction *= strength * stream.norm(dim=1).mean() / direction.norm()
+    sides = []
+    for prompts, has in ((yes, label), (no, ~label)):
+        side = torch.empty(len(prompts), model.width)
+        for sign, here in ((1.0, has), (-1.0, ~has)):
+            rows = here.nonzero()[:, 0].tolist()
+            side[here] = gather(model.edit(steer("blocks.2.out", sign * direction)), "blocks.3.out", [prompts[i] for i in rows])
+        sides.append(side)
+    return sides[0], sides[1]
 
 
 def four(facts: tuple[Fact, ...], seed: int = 0) -> tuple[list[list[str]], list[int]]:
