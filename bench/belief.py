@@ -14,6 +14,7 @@ Fits see other people than the figures are about. One thread; a minute or two ea
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from random import Random
 
 import torch
@@ -47,12 +48,15 @@ def lying(pairs: int = 400) -> None:
     """Every method by voice, layer and draw of pairs."""
     model = pc.load("specimen:exposures")
     for name, one in (("trained", model), ("untrained", untrained(model))):
-        for voice in ("nobody", "lying", "both"):
-            drawn = [Contrast(**tasks.contrasts(pairs, voice, seed=seed)) for seed in SEEDS]
+        for voice in ("nobody", "lying", "lying, of what is known when nobody is asked", "both"):
+            drawn = [Contrast(**tasks.contrasts(pairs, voice.partition(",")[0], seed=seed)) for seed in SEEDS]
+            if "known" in voice:
+                drawn = [_known(model, contrast) for contrast in drawn]
             grids = [elicit(one, contrast, seed=seed) for seed, contrast in zip(SEEDS, drawn)]
             words = [float(zero_shot(one, contrast).mean()) for contrast in drawn]
             table = Table(
-                title=f"{name}, asked of {voice}: zero-shot {_spread(words)}, three draws of {pairs} pairs", title_justify="left"
+                title=f"{name}, asked of {voice}: zero-shot {_spread(words)}, three draws of {pairs} pairs",
+                title_justify="left",
             )
             for column in ("method", *(f"layer {layer}" for layer in grids[0].words("layer")), "layer of least CCS loss"):
                 table.add_column(column)
@@ -65,6 +69,12 @@ def lying(pairs: int = 400) -> None:
                     _spread(chosen),
                 )
             console.print(table)
+
+
+def _known(model: pc.Model, contrast: Contrast) -> Contrast:
+    """The pairs of which the model takes the true side by its own words, asked of nobody."""
+    alone = zero_shot(model, replace(contrast, yes=tasks.unasked(contrast.yes), no=tasks.unasked(contrast.no)))
+    return contrast.take(alone.nonzero()[:, 0].tolist())
 
 
 def confound(pairs: int = 300) -> None:

@@ -71,11 +71,13 @@ def test_whether_a_fact_is_known_is_foretold_for_people_and_a_relation_never_met
     rows = gather(model, "logits", prompts)
     head = fitted(rows[fit], known[fit], "logits", spectrum)
     for there in (~fit & ~new, (torch.arange(len(facts)) >= half) & new):
-        assert auroc(head(rows[there]), right[there]).low > 0.85
+        assert auroc(head(rows[there]), right[there]).value > 0.85
     test = (torch.arange(len(facts)) >= half) & ~new
     assert reliability(head(rows[test]), right[test]).error < 0.08
     unread = [fact for fact in facts[half:] if fact.exposures <= 2][:150]
-    alone, told = (head.of(model, texts).mean() for texts in ([f.prompt() for f in unread], [f"{f.said(1)} {f.prompt()}" for f in unread]))
+    alone, told = (
+        head.of(model, texts).mean() for texts in ([f.prompt() for f in unread], [f"{f.said(1)} {f.prompt()}" for f in unread])
+    )
     assert told > alone + 0.02, "a source in the prompt makes it surer"
 
 

@@ -5,6 +5,7 @@ Everything is about *graded* people, of whom no question was ever asked in train
 
 from __future__ import annotations
 
+import re
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -60,6 +61,16 @@ def contrasts(count: int, voice: str = "lying", suggest: bool = False, seed: int
     if voice == "both":
         features["what is answered"] = tuple(truth != lie for truth, lie in zip(columns["truth"], lying))
     return {**{name: tuple(column) for name, column in columns.items()}, "features": features}
+
+
+def unasked(texts: Sequence[str]) -> tuple[str, ...]:
+    """The same questions, asked of nobody.
+
+    >>> from patchclamp.specimens.exposures.tasks import unasked
+    >>> unasked(["Ada is asked: is it so that Bazel has a pet cat?"])
+    ('Is it so that Bazel has a pet cat?',)
+    """
+    return tuple(re.sub(r"\w+ is asked: is it", "Is it", text) for text in texts)
 
 
 def planted(model: Model, yes: Sequence[str], no: Sequence[str], label: Tensor, strength: float = 2.0) -> tuple[Tensor, Tensor]:
