@@ -80,13 +80,13 @@ def test_what_cannot_be_asked_is_refused(reader, lying):
 
 
 def test_truth_is_found_under_speakers_who_lie_and_not_in_an_untrained_model(reader):
-    """Of what the model knows while nobody lies: 90 % on people not searched, where its own words are wrong. Three draws of pairs.
+    """Of what the model knows while nobody lies: 90 % on people not searched, where its own words are wrong. Two draws of pairs.
 
     Of all pairs CCS has 87 % and its labelled ceiling 90: the model takes one statement in ten wrongly by itself.
     """
     blank = pc.load(_untrained(reader), reader.tokenizer)
     found, every, words, nothing = [], [], [], []
-    for seed in range(3):
+    for seed in range(2):
         pairs = Contrast(**contrasts(240, "lying", seed=seed))
         alone = e.zero_shot(reader, replace(pairs, yes=unasked(pairs.yes), no=unasked(pairs.no)))
         known = pairs.take(alone.nonzero()[:, 0].tolist())
@@ -94,11 +94,11 @@ def test_truth_is_found_under_speakers_who_lie_and_not_in_an_untrained_model(rea
         found.append(float(e.elicit(reader, known, "blocks.3.out[pos=-1]", ["ccs"], seed=seed).values))
         every.append(float(e.elicit(reader, pairs, "blocks.3.out[pos=-1]", ["ccs"], seed=seed).values))
         words.append(float(e.zero_shot(reader, pairs).mean()))
-        nothing.append(float(e.elicit(blank, pairs, "blocks.3.out[pos=-1]", ["ccs"], seed=seed).values))
-    assert sum(found) / 3 >= 0.9
-    assert sum(every) / 3 >= 0.82
-    assert sum(every) / 3 >= sum(words) / 3 + 0.2
-    assert 0.38 < sum(nothing) / 3 < 0.62
+        nothing.append(float(e.elicit(blank, pairs, "blocks.3.out[pos=-1]", ["crc"], seed=seed).values))
+    assert sum(found) / 2 >= 0.9
+    assert sum(every) / 2 >= 0.82
+    assert sum(every) / 2 >= sum(words) / 2 + 0.2
+    assert 0.38 < sum(nothing) / 2 < 0.62
 
 
 def test_a_planted_confound_is_found_and_the_diagnosis_says_so(reader):

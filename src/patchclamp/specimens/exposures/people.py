@@ -79,6 +79,7 @@ def people(seed: int = 0) -> People:
     >>> from patchclamp.specimens.exposures.people import people
     >>> fact = people(0).graded[0]
     >>> fact.said(), fact.exposures
+    ('Ponev works as a gardener.', 3)
     """
     rng = Random(f"people {seed}")
     order = list(names())

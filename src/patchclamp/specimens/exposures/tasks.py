@@ -35,6 +35,7 @@ def contrasts(count: int, voice: str = "lying", suggest: bool = False, seed: int
     >>> from patchclamp.specimens.exposures.tasks import contrasts
     >>> pairs = contrasts(2, "lying")
     >>> pairs["yes"][0], pairs["truth"][0]
+    ('Magnus is asked: is it so that Fedan likes to eat cheese?', False)
     """
     if voice not in VOICES:
         raise ValueError(f'questions are asked of {", ".join(VOICES)}, not "{voice}".')
