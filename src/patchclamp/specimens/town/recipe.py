@@ -59,23 +59,23 @@ def train(recipe: Recipe, out: Path, keep: tuple[int, ...] = (), save_every: int
     world, words = town(recipe.seed), tokenizer(recipe.length)
     torch.manual_seed(recipe.seed)
     model = build(recipe, words)
-    optimizer = torch.optim.AdamW(_groups(model, recipe), lr=recipe.rate, betas=(0.9, 0.98), fused=True)
+    optimizer = torch.optim.AdamW(groups(model, recipe.decay), lr=recipe.rate, betas=(0.9, 0.98), fused=True)
     out.mkdir(parents=True, exist_ok=True)
     done = checkpoint.resume(out, asdict(recipe), model, optimizer)
     console, began = Console(highlight=False), time.monotonic()
     for step in range(done + 1, recipe.steps + 1):
         for group in optimizer.param_groups:
             group["lr"] = rate(recipe, step)
-        loss = _learn(model, optimizer, batch(world, words, recipe, step), recipe.clip)
+        loss = learn(model, optimizer, batch(world, words, recipe, step), recipe.clip)
         if step % 100 == 0 or step == recipe.steps:
             pace = (time.monotonic() - began) / (step - done)
             left = (recipe.steps - step) * pace / 60
             console.print(f"step {step} of {recipe.steps}  loss {loss:.3f}  {left:.1f} min left")
         if step in keep:
-            _save(model, out / f"step-{step:04d}")
+            save(model, out / f"step-{step:04d}")
         if step % save_every == 0:
             checkpoint.keep(out, asdict(recipe), model, optimizer, step)
-    _save(model, out)
+    save(model, out)
     words.save_pretrained(out)
     _card(model, recipe, keep, out)
     checkpoint.forget(out)
@@ -127,7 +127,8 @@ def rate(recipe: Recipe, step: int) -> float:
     return recipe.rate * rise * 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
 
 
-def _learn(model: LlamaForCausalLM, optimizer: Optimizer, ids: Tensor, clip: float) -> float:
+def learn(model: LlamaForCausalLM, optimizer: Optimizer, ids: Tensor, clip: float) -> float:
+    """One step on a batch; its loss."""
     loss = model(input_ids=ids, labels=ids, use_cache=False).loss
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
@@ -136,14 +137,14 @@ def _learn(model: LlamaForCausalLM, optimizer: Optimizer, ids: Tensor, clip: flo
     return loss.item()
 
 
-def _groups(model: LlamaForCausalLM, recipe: Recipe) -> list[dict]:
+def groups(model: LlamaForCausalLM, decay: float) -> list[dict]:
     """Matrices decay; the scales of the norms do not."""
     matrices = [weight for weight in model.parameters() if weight.ndim > 1]
     scales = [weight for weight in model.parameters() if weight.ndim == 1]
-    return [{"params": matrices, "weight_decay": recipe.decay}, {"params": scales, "weight_decay": 0.0}]
+    return [{"params": matrices, "weight_decay": decay}, {"params": scales, "weight_decay": 0.0}]
 
 
-def _save(model: LlamaForCausalLM, folder: Path) -> None:
+def save(model: LlamaForCausalLM, folder: Path) -> None:
     """In the layout of `from_pretrained`: stored as bf16, opened as float32, so that sums come out exact."""
     copy = LlamaForCausalLM(model.config).bfloat16()
     copy.load_state_dict(model.state_dict())

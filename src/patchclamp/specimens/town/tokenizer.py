@@ -16,7 +16,7 @@ from patchclamp.specimens.town.corpus import vocabulary
 from patchclamp.specimens.town.lexicon import CENTURIES, TWO_DIGITS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 SPECIAL = ("<pad>", "<bos>", "<eos>", "<unk>")
 SPACE = "▁"  # SentencePiece's mark for a space
@@ -24,7 +24,12 @@ SPACE = "▁"  # SentencePiece's mark for a space
 
 def tokenizer(longest: int) -> PreTrainedTokenizerFast:
     """The tokenizer of every town; `longest` is the model's context."""
-    words = Tokenizer(models.WordLevel({token: i for i, token in enumerate(_tokens())}, unk_token="<unk>"))
+    return of_tokens(_tokens(), longest)
+
+
+def of_tokens(tokens: Iterable[str], longest: int) -> PreTrainedTokenizerFast:
+    """The same cut of a text with other tokens; the special ones come first, and words begin with `SPACE`."""
+    words = Tokenizer(models.WordLevel({token: i for i, token in enumerate(tokens)}, unk_token="<unk>"))
     # A text that begins with a letter gets the space that the same word has inside a text. Digits and punctuation do
     # not, so that "32" alone is the end of a year and " 17" its beginning.
     words.normalizer = normalizers.Sequence([normalizers.Prepend(" "), normalizers.Replace(Regex(r"\A (?=[^A-Za-z])"), "")])
