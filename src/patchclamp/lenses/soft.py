@@ -4,7 +4,7 @@ Pal et al. 2023, "Future Lens", the causal way: the model reads a prompt of a fe
 some block, its stream gives way to one taken from a text; and the embeddings are trained so that it goes on as it did in that
 text (KL from the model's own predictions, its true continuation given while training). The weights stay as they are: only the
 way of asking is learned. It is judged with nothing given: the model writes on from the one vector by itself. Controls: the
-same prompt before training, and the same prompt with the vector of another text (`accuracy` gives all three).
+same prompt before training, and the same prompt with the vector of another text (`accuracy` shows this beside).
 """
 
 from __future__ import annotations
