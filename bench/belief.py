@@ -26,7 +26,7 @@ from patchclamp.core import uncertain
 from patchclamp.model.gather import gather
 from patchclamp.probe import calibration as c
 from patchclamp.probe.choices import knows, p_true, samples, score
-from patchclamp.probe.confound import diagnose
+from patchclamp.probe.confound import diagnose, planted
 from patchclamp.probe.elicit import Contrast, elicit, zero_shot
 from patchclamp.probe.value_head import fitted, spectrum
 from patchclamp.specimens.exposures import tasks
@@ -86,7 +86,7 @@ def confound(pairs: int = 300) -> None:
         half, _ = contrast.halves(seed=seed)
         fit = torch.tensor([content in set(half.content) for content in contrast.content])
         for name, strength in (("guesses in the prompt", 0.0), ("planted in the stream", 2.0)):
-            yes, no = tasks.planted(model, contrast.yes, contrast.no, features["suggested"], strength)
+            yes, no = planted(model, contrast.yes, contrast.no, features["suggested"], "blocks.2.out", "blocks.3.out", strength)
             console.print(f"draw {seed}, {name}: {diagnose(yes, no, features, fitted=fit, seed=seed).verdict}")
 
 

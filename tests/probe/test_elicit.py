@@ -11,9 +11,9 @@ import patchclamp as pc
 from patchclamp.core.errors import ShapeMismatch, WrongPrompt
 from patchclamp.core.grid import Grid
 from patchclamp.probe import elicit as e
-from patchclamp.probe.confound import diagnose
+from patchclamp.probe.confound import diagnose, planted
 from patchclamp.probe.elicit import Contrast
-from patchclamp.specimens.exposures.tasks import contrasts, planted, unasked
+from patchclamp.specimens.exposures.tasks import contrasts, unasked
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,8 @@ def test_truth_is_found_under_speakers_who_lie_and_not_in_an_untrained_model(rea
 def test_a_planted_confound_is_found_and_the_diagnosis_says_so(reader):
     pairs = Contrast(**contrasts(240, "lying", suggest=True))
     features = {"truth": pairs.right, "suggested": torch.tensor(pairs.features["suggested"])}
-    plain, planted_ = (diagnose(*planted(reader, pairs.yes, pairs.no, features["suggested"], s), features) for s in (0.0, 2.0))
+    places = pairs.yes, pairs.no, features["suggested"], "blocks.2.out", "blocks.3.out"
+    plain, planted_ = (diagnose(*planted(reader, *places, strength), features) for strength in (0.0, 2.0))
     assert plain.follows == "truth"
     assert planted_.follows == "suggested"
     assert "Not truth" in planted_.verdict

@@ -15,19 +15,25 @@ that.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from patchclamp.core.edit import steer
 from patchclamp.core.errors import ShapeMismatch, WrongPrompt, did_you_mean
 from patchclamp.core.grid import Grid
+from patchclamp.model.gather import gather
 from patchclamp.picture import Page, Section
 from patchclamp.probe.calibration import wilson
 from patchclamp.probe.ccs import FEWEST, RESTARTS, Belief, Side, ccs, levelled
+
+if TYPE_CHECKING:
+    from patchclamp.model.model import Model
 
 SAME = 0.9
 """Two directions are one where they agree, up to sign, in this share of pairs."""
@@ -168,6 +174,32 @@ def diagnose(
         _without(yes, no, known, plain, fitted, restarts, seed),
         belief,
     )  # fmt: skip
+
+
+def planted(
+    model: Model,
+    yes: Sequence[str],
+    no: Sequence[str],
+    label: Bool[Tensor, " pair"],
+    below: str,
+    site: str,
+    strength: float = 2.0,
+) -> tuple[Side, Side]:
+    """Both sides' activations at `site`, with a label written into the stream at `below`: a confound whose truth is known.
+
+    A fixed random direction is added where the side has the label, and taken off where it has not, `strength` times as long as
+    the stream itself is on average.
+    """
+    direction = torch.randn(model.width, generator=torch.Generator().manual_seed(0))
+    direction *= strength * gather(model, below, yes).norm(dim=1).mean() / direction.norm()
+    sides = []
+    for prompts, has in ((yes, label), (no, ~label)):
+        side = torch.empty(len(prompts), model.width)
+        for sign, here in ((1.0, has), (-1.0, ~has)):
+            rows = here.nonzero()[:, 0].tolist()
+            side[here] = gather(model.edit(steer(below, sign * direction)), site, [prompts[i] for i in rows])
+        sides.append(side)
+    return sides[0], sides[1]
 
 
 def _features(features: Mapping[str, Tensor], claimed: str, pairs: int) -> dict[str, Tensor]:

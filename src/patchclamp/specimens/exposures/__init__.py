@@ -4,7 +4,6 @@
     corpus.py     every document, each once: statements, exams, lettered choices, readings
     tasks.py      what it can be asked
     recipe.py     trains the model
-    measure.py    measures it
 
 A relative of `town`, whose words, relations, liars and tokenizer it shares. In the town nobody ever has to find out whether a
 statement is so, and its model does not; here people are examined, so what is true is in the activations, and what a liar

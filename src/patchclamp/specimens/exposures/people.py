@@ -36,6 +36,8 @@ def templates(relation: Relation) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Fact:
+    """What is true of somebody, and how often it is said."""
+
     person: str
     relation: Relation
     value: str
@@ -58,6 +60,8 @@ class Fact:
 
 @dataclass(frozen=True)
 class People:
+    """Everybody, and what is true of them."""
+
     seed: int
     graded: tuple[Fact, ...]
     examined: tuple[Fact, ...]

@@ -1,4 +1,4 @@
-"""What the people's model can be asked: contrast pairs of statements, a confound planted in them, and four options.
+"""What the people's model can be asked: contrast pairs of statements, and four options.
 
 Everything is about *graded* people, of whom no question was ever asked in training.
 """
@@ -9,8 +9,6 @@ import re
 from random import Random
 from typing import TYPE_CHECKING
 
-import torch
-
 from patchclamp.specimens.exposures.corpus import options, question
 from patchclamp.specimens.exposures.people import people
 
@@ -18,9 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-    from torch import Tensor
-
-    from patchclamp.model.model import Model
     from patchclamp.specimens.exposures.people import Fact
 
 VOICES = ("nobody", "honest", "lying", "both")
@@ -72,28 +67,6 @@ def unasked(texts: Sequence[str]) -> tuple[str, ...]:
     ('Is it so that Bazel has a pet cat?',)
     """
     return tuple(re.sub(r"\w+ is asked: is it", "Is it", text) for text in texts)
-
-
-def planted(model: Model, yes: Sequence[str], no: Sequence[str], label: Tensor, strength: float = 2.0) -> tuple[Tensor, Tensor]:
-    """The last block's output at the end of both sides, with a label written into the stream of the block before it.
-
-    A fixed random direction is added where the side has the label, and taken off where it has not, `strength` times as long as
-    the stream itself is on average: a confound that is as salient as one likes, and of which the truth is known.
-    """
-    from patchclamp.core.edit import steer
-    from patchclamp.model.gather import gather
-
-    stream = gather(model, "blocks.2.out", yes)
-    direction = torch.randn(model.width, generator=torch.Generator().manual_seed(0))
-    direction *= strength * stream.norm(dim=1).mean() / direction.norm()
-    sides = []
-    for prompts, has in ((yes, label), (no, ~label)):
-        side = torch.empty(len(prompts), model.width)
-        for sign, here in ((1.0, has), (-1.0, ~has)):
-            rows = here.nonzero()[:, 0].tolist()
-            side[here] = gather(model.edit(steer("blocks.2.out", sign * direction)), "blocks.3.out", [prompts[i] for i in rows])
-        sides.append(side)
-    return sides[0], sides[1]
 
 
 def four(facts: tuple[Fact, ...], seed: int = 0) -> tuple[list[list[str]], list[int]]:

@@ -1,6 +1,6 @@
 """What the people's model knows of what it read, and how it and its speakers answer about people it was never examined on.
 
-    python -m patchclamp.specimens.exposures.measure [--write]
+    python -m bench.exposures [--write]
 
 `--write` stores the figures in the card, for the model that ships and for the part of its training before any lesson
 (`step-read`).
@@ -10,18 +10,17 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from random import Random
 
 import torch
 
 from patchclamp.model.gather import gather
-from patchclamp.model.load import load
+from patchclamp.model.load import SPECIMENS, load
 from patchclamp.model.model import Model
 from patchclamp.specimens.exposures.corpus import question
 from patchclamp.specimens.exposures.people import Fact, people
 
-SHIPPED = Path(__file__).parent
+SHIPPED = SPECIMENS / "exposures"
 SEEN = ((0, 0), (1, 2), (3, 5), (6, 10), (11, 20), (21, 40), (41, 100))
 """From and to how many exposures facts are taken together."""
 
@@ -69,7 +68,7 @@ def main() -> None:
     if options.write:
         path = SHIPPED / "card.json"
         card = json.loads(path.read_text(encoding="utf-8"))
-        card["figures"] = {"how": "python -m patchclamp.specimens.exposures.measure, 600 exams a row", **found}
+        card["figures"] = {"how": "python -m bench.exposures, 600 exams a row", **found}
         path.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
 
 
