@@ -90,7 +90,7 @@ def scrubbing(model: pc.Model, alone: pc.Edit) -> None:
             "scrubbed, labels dealt out": dealt, "scrubbed, fitted without gifts": blunt}  # fmt: skip
     for name, one in rows.items():
         print(
-            f"  {name:31} verb of the right number {right(one, items[500:]):.3f}  receiver of a gift {right(one, gifts[300:]):.3f}"
+            f"  {name:31} verb of the right number {right(one, items[500:]):.3f}  gift {right(one, gifts[300:]):.3f}"
         )
 
 
