@@ -8,6 +8,6 @@
           by edge (`circuit/siit.py` is the recipe). The folder `behaviour` of each holds its control, taught the answers alone.
 
 `smallest`
-          says the third smallest of eight numbers (`probe/smallest.py` is the recipe). The folder `by-place` holds its control, which
-          says the number in the third place.
+          says the third smallest of eight numbers (`probe/smallest.py` is the recipe). The folder `by-place` holds its control,
+          which says the number in the third place.
 """
