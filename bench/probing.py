@@ -89,10 +89,7 @@ def scrubbing(model: pc.Model, alone: pc.Edit) -> None:
     rows = {"as it is": model, "leace at block 2, last token": model.edit(alone), "scrubbed": real,
             "scrubbed, labels dealt out": dealt, "scrubbed, fitted without gifts": blunt}  # fmt: skip
     for name, one in rows.items():
-        print(
-            f"  {name:31} verb of the right number {right(one, items[500:]):.3f}  "
-            f"receiver of a gift {right(one, gifts[300:]):.3f}"
-        )
+        print(f"  {name:31} verb of the right number {right(one, items[500:]):.3f}  gift {right(one, gifts[300:]):.3f}")
 
 
 def balanced(said: list, truth: list) -> float:

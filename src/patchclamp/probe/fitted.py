@@ -72,9 +72,10 @@ class Probe:
 
         For two classes it leads from the first to the second (they are sorted by name).
         """
-        if len(self.layers) > 1:
+        (weight, _), *more = self.layers
+        if more:
             raise Unserved("an MLP has another direction at every point; take the gradient of probe(x), or fit a linear probe.")
-        rows = self.layers[-1][0] / self.scale
+        rows = weight / self.scale
         return rows[1] - rows[0] if len(self.classes) == 2 else rows[0] if not self.classes else rows
 
     @property

@@ -6,4 +6,8 @@
 `histogram`, `deduplicate`, `most_frequent`
           networks of some ten thousand parameters that were taught to compute a small program by a circuit that is known edge
           by edge (`circuit/siit.py` is the recipe). The folder `behaviour` of each holds its control, taught the answers alone.
+
+`smallest`
+          says the third smallest of eight numbers (`probe/smallest.py` is the recipe). The folder `by-place` holds its control,
+          which says the number in the third place.
 """
