@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from patchclamp.model.model import Model
 
 LABELLED = 16
+Layer = tuple[Tensor, Tensor, Tensor]
+"""Both sides at one layer, and which is true."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +59,10 @@ class Contrast:
 
     def take(self, rows: Sequence[int]) -> Contrast:
         """Some of the pairs."""
-        yes, no, truth = ([column[i] for i in rows] for column in (self.yes, self.no, self.truth))
+        yes, no, truth = (tuple(self.yes[i] for i in rows), tuple(self.no[i] for i in rows), tuple(self.truth[i] for i in rows))
         content = tuple(self.content[i] for i in rows) if self.content else ()
         features = {name: tuple(column[i] for i in rows) for name, column in self.features.items()}
-        return Contrast(tuple(yes), tuple(no), tuple(truth), content, features)
+        return Contrast(yes, no, truth, content, features)
 
     def halves(self, share: float = 0.5, seed: int = 0) -> tuple[Contrast, Contrast]:
         """Two parts that have no content in common; about `share` of the contents are in the first.
@@ -133,7 +135,7 @@ class Sides:
     truth: Bool[Tensor, " pair"]
 
     @property
-    def layers(self) -> list[tuple[Tensor, Tensor, Tensor]]:
+    def layers(self) -> list[Layer]:
         """What `ccs.METHODS` are given, one layer after another."""
         return [(yes, no, self.truth) for yes, no in zip(self.yes, self.no)]
 
@@ -168,9 +170,9 @@ def zero_shot(model: Model, contrast: Contrast, answer: str = " Yes", wrong: str
     return ((ready[0] > ready[1]) == contrast.right).float()
 
 
-def _cell(name: str, fit: tuple, test: tuple, labelled: int, seed: int) -> tuple[Tensor, float]:
+def _cell(name: str, fit: Layer, test: Layer, labelled: int, seed: int) -> tuple[Tensor, float]:
     """Which of the held-out pairs a method has right at one layer, and the loss it ended with."""
-    belief = found(name, *fit, labelled, seed)
+    belief = found(name, fit[0], fit[1], fit[2], labelled, seed)
     right = belief.right(*test)
     if name not in SUPERVISED and not labelled and float(right.mean()) < 0.5:
         right = 1 - right
