@@ -10,4 +10,11 @@
 `smallest`
           says the third smallest of eight numbers (`probe/smallest.py` is the recipe). The folder `by-place` holds its control,
           which says the number in the third place.
+
+`maximum`
+          one head that names the largest number of a list (`matrix/maximum.py` is the recipe), small enough to bound.
+
+`exposures`
+          read each fact a counted number of times, from never to a hundred, and was then examined about other people, by itself
+          and as speakers who lie. The folder `step-read` holds it before any exam.
 """
