@@ -79,7 +79,7 @@ def test_json_is_the_page_in_numbers_and_nothing_else(cli, folder):
         assert {"title", "axes", "labels", "unit", "values", "baseline"} <= set(grid), name
         values, shape = torch.tensor(grid["values"]), [len(grid["labels"][a]) for a in grid["axes"]]
         assert list(values.shape) == shape, name
-    assert len(grids["lens"]["text"]) == 2 and set(grids["lens"]["details"]) == {"KL", "entropy", "rank"}
+    assert len(grids["lens"]["text"]) == 2 and set(grids["lens"]["details"]) == {"KL", "entropy", "rank", "token", "p(output)"}
     whole = grids["contributions"]
     assert sum(whole["values"]) == pytest.approx(whole["baseline"]["metric"], abs=1e-4)
 

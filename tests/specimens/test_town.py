@@ -320,14 +320,14 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(tmp_path, monkeyp
     small = recipe.Recipe(steps=6, rows=2, length=32, layers=1, heads=2, width=16, hidden=16, warmup=2)
     whole = recipe.train(small, tmp_path / "whole", save_every=2)
 
-    learn, calls = recipe._learn, iter(range(10))
+    learn, calls = recipe.learn, iter(range(10))
 
     def interrupted(*arguments):
         if next(calls) == 5:
             raise KeyboardInterrupt
         return learn(*arguments)
 
-    monkeypatch.setattr(recipe, "_learn", interrupted)
+    monkeypatch.setattr(recipe, "learn", interrupted)
     with pytest.raises(KeyboardInterrupt):
         recipe.train(small, tmp_path / "halves", save_every=2)
     halves = recipe.train(small, tmp_path / "halves", save_every=2)
