@@ -25,7 +25,7 @@ from patchclamp.core.grid import Grid
 from patchclamp.core.metric import Metric
 from patchclamp.core.site import Site
 from patchclamp.core.uncertain import FEWEST
-from patchclamp.model.replay import TOKENS
+from patchclamp.model.replay import tokens_of
 from patchclamp.picture import Page, Section, Table
 
 STREAM, HEADS = "blocks.*.out[pos=*]", "blocks.*.attn.z[head=*]"
@@ -97,7 +97,7 @@ def planned(asked: Asked, how: How) -> Iterator[str]:
         run = model.run(inputs, paths, logits=False)
         n = len(Spread(run, inputs, Site.parse(pattern), paths).sites)
         many = f"{n} cells on {len(asked.clean)} prompt{'s' if len(asked.clean) > 1 else ''}"
-        passes = max(math.ceil(n * inputs.tokens.numel() / TOKENS), 1)
+        passes = max(math.ceil(n * inputs.tokens.numel() / tokens_of(model)), 1)
         work = (
             "two passes and a gradient" if how.estimate == "gradient" else f"about {passes} batched pass{'es' * (passes > 1)}"
         )

@@ -12,6 +12,7 @@ What the first two may spare besides (a `Plan`) is tried first, and left alone w
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
 TOKENS = 8192
 """How many tokens a wave may hold, all rows together."""
+NUMBERS = 1 << 21
+"""How many numbers an activation of a wave may have on a processor. Larger ones leave its caches, and their memory goes back to
+the system after every operation, to be fetched anew for the next."""
 CACHED = 32_768
 """How many tokens a wave's key-value cache may hold, all rows together."""
 PASS = 40
@@ -140,9 +144,15 @@ def _waves(base: Base, cells: Sequence[Cell], way: str, done: set[int]) -> Itera
     groups = _grouped(base, {i: cells[i].start for i in todo}, depth) if way == "suffix" else {0: todo}
     for start, group in groups.items():
         mine = sorted(group, key=lambda i: (depth[i], i))
-        room = max(min(TOKENS // (base.batch * (base.length - start)), CACHED // (base.batch * base.length)), 1)
-        for first in range(0, len(mine), room):
-            yield _Wave(tuple(mine[first : first + room]), start)
+        room = max(min(tokens_of(base.model) // (base.batch * (base.length - start)), CACHED // (base.batch * base.length)), 1)
+        each = math.ceil(len(mine) / math.ceil(len(mine) / room))
+        for first in range(0, len(mine), each):
+            yield _Wave(tuple(mine[first : first + each]), start)
+
+
+def tokens_of(model: Model) -> int:
+    """How many tokens a wave may hold. Feed-forward layers are about four times as wide as the stream."""
+    return TOKENS if model.device.type != "cpu" else min(TOKENS, NUMBERS // (4 * model.width))
 
 
 def _grouped(base: Base, starts: dict[int, int], depth: dict[int, int]) -> dict[int, list[int]]:
