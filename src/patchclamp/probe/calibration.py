@@ -148,7 +148,7 @@ def temperature(forecast: Forecast, outcome: Outcome) -> float:
         return float(torch.nn.functional.binary_cross_entropy_with_logits(odds / 2.718281828459045**logarithm, y))
 
     wide = float(torch.tensor(HOTTEST).log())
-    return float(2.718281828459045 ** minimize_scalar(surprise, bounds=(-wide, wide), method="bounded").x)
+    return float(2.718281828459045 ** minimize_scalar(surprise, bounds=(-wide, wide), method="bounded").x)  # type: ignore[attr-defined]
 
 
 def tempered(forecast: Forecast, by: float) -> Forecast:
