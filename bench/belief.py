@@ -24,6 +24,7 @@ from rich.table import Table
 import patchclamp as pc
 from patchclamp.core import uncertain
 from patchclamp.model.gather import gather
+from patchclamp.model.untrained import untrained
 from patchclamp.probe import calibration as c
 from patchclamp.probe.choices import knows, p_true, samples, score
 from patchclamp.probe.confound import diagnose, planted
@@ -36,12 +37,6 @@ from patchclamp.specimens.exposures.recipe import overconfident
 
 console = Console(width=150, highlight=False)
 SEEDS = range(3)
-
-
-def untrained(model: pc.Model, seed: int = 0) -> pc.Model:
-    """A model of the same shape with random weights."""
-    torch.manual_seed(seed)
-    return pc.load(type(model.hf)(model.hf.config).eval(), model.tokenizer)
 
 
 def lying(pairs: int = 400) -> None:

@@ -22,9 +22,10 @@ import torch
 import patchclamp as pc
 from patchclamp.core.grid import Grid
 from patchclamp.model.gather import every, gather
+from patchclamp.model.untrained import untrained
 from patchclamp.probe.codelength import codelengths
 from patchclamp.probe.erase import inlp, leace, mean_difference, oracle, scrub
-from patchclamp.probe.layers import beside, probe, selectivity, untrained
+from patchclamp.probe.layers import beside, probe, selectivity
 from patchclamp.probe.linear import logistic, mlp
 from patchclamp.probe.smallest import LISTED, accuracy, heights, lists
 from patchclamp.probe.structural import corpus, structure

@@ -9,7 +9,7 @@ import patchclamp as pc
 import planted
 import zoo
 from patchclamp.cause.abstraction import Hypothesis, Location, WrongHypothesis
-from patchclamp.cause.align import DAS, Alignment, Boundless, align, dormant, halves, untrained
+from patchclamp.cause.align import DAS, Alignment, Boundless, align, dormant, halves
 from patchclamp.core.errors import NotSaved, ShapeMismatch, WrongPrompt
 
 AFTER = "blocks.0.out[pos=-1]"
@@ -180,35 +180,6 @@ def test_a_search_that_has_an_honest_way_takes_it():
 def test_no_effect_is_no_pathway():
     grid = halves(DISHONEST, planted.signs(Location(NEURONS, rows(0, 0, 1))), "s", *SIGNS)
     assert not dormant(grid) and torch.equal(grid.at(subspace="found").values, grid.at(subspace="nothing").values)
-
-
-# ---- the untrained copy --------------------------------------------------------------------------------------------------------
-
-
-def test_the_untrained_copy_has_the_shape_and_not_the_weights(gpt2, total):
-    for model in (gpt2, total[0]):
-        copy = untrained(model)
-        ours, theirs = model.hf.state_dict(), copy.hf.state_dict()
-        assert {k: v.shape for k, v in ours.items()} == {k: v.shape for k, v in theirs.items()}
-        assert copy.name.endswith(", untrained") and not copy.hf.training
-        assert not any(torch.equal(ours[k], theirs[k]) for k in ours if ours[k].is_floating_point() and ours[k].ndim > 1)
-        again, other = untrained(model).hf.state_dict(), untrained(model, 1).hf.state_dict()
-        assert all(torch.equal(theirs[k], again[k]) for k in theirs) and any(
-            not torch.equal(theirs[k], other[k]) for k in theirs
-        )
-
-
-def test_a_parameter_without_a_reset_is_drawn_like_the_one_there_was():
-    class Bare(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.scale = torch.nn.Parameter(3 + 2 * torch.randn(20_000, generator=torch.Generator().manual_seed(0)))
-
-        def forward(self, tokens):
-            return tokens
-
-    scale = untrained(pc.load(Bare().eval())).hf.scale
-    assert abs(float(scale.detach().mean()) - 3) < 0.1 and abs(float(scale.detach().std()) - 2) < 0.1
 
 
 # ---- keeping it, and mistakes --------------------------------------------------------------------------------------------------

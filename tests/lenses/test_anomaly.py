@@ -1,15 +1,14 @@
-"""Odd prompts: trajectories by hand, areas against scikit-learn's, and an order slipped into the town's questions."""
+"""Odd prompts: trajectories by hand, and an order slipped into the town's questions."""
 
 from itertools import islice
 
-import numpy as np
 import pytest
 import torch
 
 import patchclamp as pc
 from patchclamp.core.errors import ShapeMismatch, WrongPrompt
 from patchclamp.core.grid import Grid
-from patchclamp.lenses.anomaly import auroc, detect, outlier_factor, trajectory
+from patchclamp.lenses.anomaly import detect, outlier_factor, trajectory
 from patchclamp.specimens.town import orders
 from patchclamp.specimens.town.corpus import documents
 from patchclamp.specimens.town.world import town as town_of
@@ -30,15 +29,6 @@ def test_a_trajectory_is_read_at_the_last_token_of_each_prompt(llama):
     assert chosen.shape == {"prompt": 3, "layer": 3, "reading": 2} and list(chosen.words("reading")) == ["5", "7"]
     by_hand = llama.run(prompts[1]).logits[0, -1].log_softmax(-1)[[5, 7]]
     assert torch.allclose(chosen.values[1, -1], by_hand, atol=1e-5)
-
-
-def test_areas_are_scikit_learns():
-    from sklearn.metrics import roc_auc_score
-
-    rng = np.random.default_rng(0)
-    calm, odd = rng.integers(0, 6, 40), rng.integers(2, 9, 30)  # with ties
-    truth = np.concatenate([np.zeros(40), np.ones(30)])
-    assert auroc(calm, odd) == pytest.approx(roc_auc_score(truth, np.concatenate([calm, odd])))
 
 
 def test_what_is_not_odd_is_not_found_and_what_is_in_the_layers_alone_is_found_there_alone():

@@ -1,13 +1,12 @@
-"""Which heads copy: hand-set circuits score one, minus one and nothing; eigenvalues are those of the circuit written out."""
+"""Which heads copy: hand-set circuits score one, minus one and nothing."""
 
 import pytest
 import torch
 
 import patchclamp as pc
 import six_heads
-import zoo
 from patchclamp.core.errors import WrongPrompt
-from patchclamp.lenses.copying import copying, eigenvalues, moving
+from patchclamp.lenses.copying import copying, moving
 from patchclamp.model.specimen import Specimen, SpecimenConfig
 
 
@@ -23,28 +22,12 @@ def test_a_head_that_writes_the_opposite_scores_minus_one():
     assert float(copying(turned).at(layer=0, head=3).values) == -1
 
 
-@pytest.mark.parametrize("kind", ["gpt2", "llama", "gemma2"])
-def test_eigenvalues_are_those_of_the_circuit_written_out(kind):
-    model = pc.load(zoo.build(kind))
-    found, w = eigenvalues(model), model.weights.folded()
-    heads, group = w["blocks.1.attn.W_O"].shape[0], w["blocks.1.attn.W_O"].shape[0] // w["blocks.1.attn.W_V"].shape[0]
-    final = model.weights.norm(model.anatomy.main.norm)
-    after = next(b for b in model.anatomy.main.blocks if b.path == "blocks.1").write("attn")
-    for h in range(heads):
-        out = w["blocks.1.attn.W_O"][h]
-        for path in after.norms:
-            out = model.weights.norm(path).weight * model.weights.norm(path).centred(out)
-        whole = w["embed.W_E"] @ w["blocks.1.attn.W_V"][h // group] @ final.centred(out) @ w["logits.W_U"]
-        roots = torch.linalg.eigvals(whole.double())
-        assert float(found.values[1, h]) == pytest.approx(float(roots.sum().real / roots.abs().sum()), abs=1e-3)
-
-
 def test_random_weights_do_not_copy():
     torch.manual_seed(0)
     model = pc.load(
         Specimen(SpecimenConfig(vocab=60, layers=2, heads=4, d_model=64, d_head=16, d_mlp=0, norm="none", length=48))
     )
-    assert copying(model).values.abs().max() < 0.25 and eigenvalues(model).values.abs().max() < 0.6
+    assert copying(model).values.abs().max() < 0.25
 
 
 def test_who_looks_at_the_answer_is_read_off_the_pattern(town):

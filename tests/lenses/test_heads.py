@@ -6,10 +6,10 @@ import torch
 import induction as published
 import patchclamp as pc
 import six_heads
-from patchclamp.cause.align import untrained
 from patchclamp.core.errors import WrongPrompt
 from patchclamp.lenses.attention import back, looks, repeated
 from patchclamp.lenses.heads import ablations, listed, name_heads
+from patchclamp.model.untrained import untrained
 from patchclamp.task.tasks import draw
 
 

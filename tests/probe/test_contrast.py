@@ -5,8 +5,9 @@ import torch
 
 import patchclamp as pc
 from patchclamp.core.errors import ShapeMismatch, WrongPrompt
+from patchclamp.core.uncertain import auroc
 from patchclamp.model.gather import every
-from patchclamp.probe.contrast import Logistic, MeanDifference, Principal, auroc, held_out
+from patchclamp.probe.contrast import Logistic, MeanDifference, Principal, held_out
 
 LIKED = [f"The {show} was {word}. We went home" for show in ("film", "play") for word in ("lovely", "superb", "perfect")]
 DISLIKED = [f"The {show} was {word}. We went home" for show in ("film", "play") for word in ("dull", "boring", "terrible")]
@@ -78,11 +79,19 @@ def test_the_logistic_plane_is_an_optimum():
     assert torch.allclose(pull, normal / 2.0, atol=1e-3)
 
 
-def test_auroc_is_the_share_of_pairs_in_order():
-    rng = torch.Generator().manual_seed(0)
-    liked, disliked = torch.randint(5, (40,), generator=rng).float(), torch.randint(4, (30,), generator=rng).float()
-    pairs = [(a > b) + 0.5 * (a == b) for a in liked.tolist() for b in disliked.tolist()]
-    assert auroc(liked, disliked) == pytest.approx(sum(pairs) / len(pairs))
+@pytest.mark.parametrize("size", [40, 300])
+def test_the_logistic_plane_is_scikit_learns(size, monkeypatch):
+    """Rows fewer than the width, and more; the offset bears no penalty in either."""
+    linear = pytest.importorskip("sklearn.linear_model")
+    liked, disliked = drawn(n=size // 2, d=64, gap=1.0)
+    rows = torch.cat([liked, disliked]).double()
+    theirs = linear.LogisticRegression(C=2.0, solver="newton-cholesky", tol=1e-10).fit(
+        rows.numpy(), [1] * len(liked) + [0] * len(disliked)
+    )
+    wanted = torch.from_numpy(theirs.coef_[0]).float()
+    for wide in (2000, 10):  # by Newton's method, and as where that would take too long
+        monkeypatch.setattr("patchclamp.probe.contrast.WIDE", wide)
+        assert float((Logistic(strength=2.0)(liked, disliked) - wanted).norm() / wanted.norm()) < 1e-4
 
 
 def test_a_direction_between_two_heaps_alike_is_said_to_be_poor(town):

@@ -10,6 +10,7 @@ import torch
 import patchclamp as pc
 from patchclamp.core.errors import ShapeMismatch, WrongPrompt
 from patchclamp.core.grid import Grid
+from patchclamp.model.untrained import untrained
 from patchclamp.probe import elicit as e
 from patchclamp.probe.confound import diagnose, planted
 from patchclamp.probe.elicit import Contrast
@@ -84,7 +85,7 @@ def test_truth_is_found_under_speakers_who_lie_and_not_in_an_untrained_model(rea
 
     Of all pairs CCS has 87 % and its labelled ceiling 90: the model takes one statement in ten wrongly by itself.
     """
-    blank = pc.load(_untrained(reader), reader.tokenizer)
+    blank = untrained(reader)
     found, every, words, nothing = [], [], [], []
     for seed in range(2):
         pairs = Contrast(**contrasts(240, "lying", seed=seed))
@@ -109,8 +110,3 @@ def test_a_planted_confound_is_found_and_the_diagnosis_says_so(reader):
     assert plain.follows == "truth"
     assert planted_.follows == "suggested"
     assert "Not truth" in planted_.verdict
-
-
-def _untrained(model):
-    torch.manual_seed(0)
-    return type(model.hf)(model.hf.config).eval()

@@ -49,3 +49,18 @@ def test_separated_classes_end_where_the_ridge_holds_them():
     weight, bias = logistic(x, torch.tensor([0.0, 0.0, 1.0, 1.0]), 0.01)
     assert 1 < float(weight) < 10
     assert abs(bias) < 1e-3
+
+
+@pytest.mark.parametrize("intercept", [True, False])
+def test_among_few_rows_the_weight_is_that_of_the_whole_width(intercept):
+    draw = torch.Generator().manual_seed(2)
+    x = torch.randn(40, 100, generator=draw)
+    y = (x[:, 0] > 0).float()
+    few, bias = logistic(x, y, 0.5, intercept)
+    p = (x @ few + bias).sigmoid()
+    assert torch.allclose(x.T @ (p - y) + 0.5 * few, torch.zeros(100), atol=1e-4)
+    theirs = pytest.importorskip("sklearn.linear_model").LogisticRegression(
+        C=2.0, tol=1e-10, solver="newton-cholesky", fit_intercept=intercept
+    )
+    theirs = torch.from_numpy(theirs.fit(x.double().numpy(), y.numpy()).coef_[0]).float()
+    assert float((few - theirs).norm() / theirs.norm()) < 1e-4

@@ -9,7 +9,7 @@ from patchclamp.core.errors import ShapeMismatch, WrongAxis, WrongPrompt
 from patchclamp.core.grid import Grid
 from patchclamp.core.journal import keeping
 from patchclamp.model.gather import gather
-from patchclamp.probe.layers import beside, control_task, lines, probe, selectivity, untrained
+from patchclamp.probe.layers import beside, control_task, lines, probe, selectivity
 from patchclamp.probe.linear import means
 from patchclamp.probe.split import held_out
 from patchclamp.specimens.town import tasks
@@ -65,13 +65,6 @@ def test_roles_and_starred_positions_are_an_axis(town):
     names = [f"{n} stayed" for n in ("Mary", "Anna", "Emma", "John", "Adam", "Leo")]
     grid = probe(town, "blocks.*.out[pos=*]", names, [0, 0, 0, 1, 1, 1], fit=means, folds=3)
     assert grid.shape == {"layer": 4, "pos": 3}
-
-
-def test_an_untrained_model_has_the_shape_and_nothing_else(town):
-    other = untrained(town)
-    assert other.layers == town.layers and other.tokenizer is town.tokenizer
-    assert not torch.equal(other.weights["logits.W_U"], town.weights["logits.W_U"])
-    assert torch.equal(untrained(town, 5).weights["embed.W_E"], untrained(town, 5).weights["embed.W_E"])
 
 
 def test_a_control_task_gives_each_kind_one_label():

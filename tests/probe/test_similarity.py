@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from patchclamp.core.errors import ShapeMismatch, WrongPrompt
-from patchclamp.probe.layers import untrained
+from patchclamp.model.untrained import untrained
 from patchclamp.probe.similarity import alike, biased_cka, cca, cka, correlations, rsa, svcca
 
 

@@ -47,14 +47,6 @@ def test_sentences_that_cannot_be_told_apart_are_ties_and_not_right(town):
     assert grid.values.tolist() == [0.0] and grid.details["ties"].tolist() == [1.0]
 
 
-def test_an_interval_is_wilsons():
-    from patchclamp.task.blimp import _wilson
-
-    p, n, z = 0.76, 100, 1.959964
-    middle, half = (p + z * z / 2 / n) / (1 + z * z / n), z * (p * (1 - p) / n + z * z / 4 / n / n) ** 0.5 / (1 + z * z / n)
-    assert _wilson(76, 100, 0.95) == pytest.approx((middle - half, middle + half), abs=1e-5)
-
-
 def test_what_is_finished_is_not_read_again(tmp_path, monkeypatch):
     model = pc.load(zoo.build("gpt2"), words.tokenizer())
     with keeping(tmp_path / "work"):

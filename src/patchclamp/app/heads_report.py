@@ -14,7 +14,6 @@ import numpy as np
 from patchclamp.app.asked import WrongOption, prompt
 from patchclamp.app.readings import signed
 from patchclamp.app.report import Report
-from patchclamp.cause.align import untrained
 from patchclamp.core.errors import NotSaved
 from patchclamp.core.grid import Grid
 from patchclamp.core.pair import Pair
@@ -22,6 +21,7 @@ from patchclamp.lenses.attention import repeated, summaries
 from patchclamp.lenses.heads import CLEAR, LEAST, ORDER, TIMES, listed, name_heads
 from patchclamp.lenses.phase import MEASURES, checkpoints, jump, phase
 from patchclamp.model.model import Model
+from patchclamp.model.untrained import untrained
 from patchclamp.picture import Lines, Page, Section, Series
 from patchclamp.task.tasks import draw
 

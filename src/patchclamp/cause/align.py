@@ -16,7 +16,6 @@ the split says little: silence is no proof.
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -50,8 +49,8 @@ from patchclamp.core.progress import progress
 from patchclamp.core.run import Run
 from patchclamp.core.site import Site
 from patchclamp.core.store import CARD, TENSORS
-from patchclamp.model.body import Body
 from patchclamp.model.model import Model
+from patchclamp.model.untrained import untrained
 
 Search = Callable[[Trial, str, int], Rows]
 """From the pairs to learn from, a variable and a seed to orthonormal directions."""
@@ -252,19 +251,6 @@ def dormant(scores: Grid) -> bool:
     return found - nothing > 0.1 and read - nothing < (found - nothing) / 2
 
 
-def untrained(model: Model, seed: int = 0) -> Model:
-    """The same network with the weights it might have begun with.
-
-    A Hugging Face model is made anew from its config. In a module of other people's making, parts that know how to reset
-    themselves do; other parameters are drawn anew with the mean and the spread that they have.
-    """
-    with torch.random.fork_rng([model.device] if model.device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        module = _made_anew(model.hf)
-    body = model.body
-    return replace(model, body=Body(module, f"{model.name}, untrained", body.find_tokenizer, body.stack, body.inputs))
-
-
 # ---- searching ---------------------------------------------------------------------------------------------------------
 
 
@@ -390,21 +376,3 @@ def _spanned(rows: Float[Tensor, "n d"], tail: float) -> Rows:
     _, sizes, directions = torch.linalg.svd(rows.float(), full_matrices=False)
     energy = sizes.square().flip(0).cumsum(0).flip(0)
     return directions[energy > tail * energy[0].clamp(min=1e-30)]
-
-
-def _made_anew(module: nn.Module) -> nn.Module:
-    kind: Any = type(module)
-    if hasattr(kind, "_from_config"):
-        dtype = next((p.dtype for p in module.parameters()), torch.float32)
-        made = kind._from_config(copy.deepcopy(module.config), dtype=dtype)
-        return made.to(next(module.parameters()).device).eval()
-    made, done = copy.deepcopy(module), set()
-    for part in made.modules():
-        if hasattr(part, "reset_parameters"):
-            part.reset_parameters()  # type: ignore[operator]
-            done |= {id(p) for p in part.parameters()}
-    with torch.no_grad():
-        for p in made.parameters():
-            if id(p) not in done and p.is_floating_point():
-                p.copy_(torch.randn_like(p) * p.std(correction=0) + p.mean())
-    return made

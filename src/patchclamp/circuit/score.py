@@ -24,6 +24,7 @@ from patchclamp.core.errors import UnknownSite, WrongPrompt
 from patchclamp.core.graph import Edge, Graph
 from patchclamp.core.progress import progress
 from patchclamp.core.site import Site
+from patchclamp.core.uncertain import auroc
 
 Key = tuple[str, str, str]
 """Sender, receiver, and which of its inputs."""
@@ -97,18 +98,6 @@ def swept(find: Callable[[float], Graph], thresholds: Iterable[float], every: Gr
     return replace(every, edges=ranked, unit="threshold", title="Edges by the threshold at which they go")
 
 
-def auroc(values: Sequence[float] | Float[Tensor, " n"], true: Sequence[bool] | Bool[Tensor, " n"]) -> float:
-    """How often a true one has the larger value than a false one; a tie is half (Mann and Whitney's U over all pairs).
-
-    >>> auroc([3.0, 2.0, 2.0, 1.0], [True, True, False, False])
-    0.875
-    """
-    values, true = torch.as_tensor(values, dtype=torch.float64), torch.as_tensor(true)
-    _both(true)
-    over = values[true][:, None] - values[~true][None]
-    return float((over > 0).double().mean() + (over == 0).double().mean() / 2)
-
-
 def average_precision(values: Sequence[float] | Float[Tensor, " n"], true: Sequence[bool] | Bool[Tensor, " n"]) -> float:
     """The share of true ones among all that are valued at least as highly, averaged over true ones; ties go together.
 
@@ -159,7 +148,9 @@ def _key(edge: Edge) -> Key:
 
 
 def _scored(values: Sequence[float], true: Sequence[bool]) -> Score:
-    return Score(auroc(values, true), average_precision(values, true), sum(true), len(true))
+    worth, inside = torch.tensor(values, dtype=torch.float64), torch.tensor(true)
+    precision = average_precision(worth, inside)
+    return Score(auroc(worth[inside], worth[~inside]), precision, sum(true), len(true))
 
 
 def _both(true: Tensor) -> None:

@@ -52,7 +52,7 @@ class Agreement:
         error = float((estimated - exact).abs().mean() / exact.abs().mean().clamp(min=1e-9))
         lost = tuple(name for name, m in zip(names, missed.tolist()) if m)
         words = [f"{name} (saturated)" if m else name for name, m in zip(names, missed.tolist())]
-        rank = _rank_correlation(estimated, exact)
+        rank = rank_correlation(estimated, exact)
         told = (
             f"{len(lost)} of {len(names)} are saturated: strong, and not seen by the estimate."
             if lost
@@ -99,10 +99,16 @@ def chosen(estimated: Float[Tensor, " cell"], sample: int, seed: int = 0) -> lis
     return strong + Random(seed).sample(rest, min(sample - len(strong), len(rest)))
 
 
-def _rank_correlation(a: Tensor, b: Tensor) -> float:
+def rank_correlation(a: Float[Tensor, " n"], b: Float[Tensor, " n"]) -> float:
+    """Spearman's; not a number where all of one side are equal, since ranks then say nothing.
+
+    >>> from patchclamp.core.agreement import rank_correlation
+    >>> round(rank_correlation(torch.tensor([1.0, 2.0, 9.0]), torch.tensor([1.0, 3.0, 2.0])), 3)
+    0.5
+    """
     from scipy.stats import spearmanr
 
     if not len(a) or bool((a == a[0]).all()) or bool((b == b[0]).all()):
-        return float("nan")  # ranks say nothing where all are equal
+        return float("nan")
     found: Any = spearmanr(a, b)
     return float(found.statistic)

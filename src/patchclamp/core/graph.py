@@ -11,6 +11,9 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
+import torch
+
+from patchclamp.core.agreement import rank_correlation
 from patchclamp.core.errors import UnknownSite, did_you_mean
 from patchclamp.core.site import Site
 from patchclamp.picture import Network
@@ -168,7 +171,8 @@ class Graph:
         both = [key for key in a if key in b]
         if a and b and not both and not {n.site for n in self.nodes} & {n.site for n in other.nodes}:
             raise UnknownSite("the two graphs have no node in common; are they of one model, and both by token or both pooled?")
-        ranks = _rank_correlation([a[k].weight for k in both], [b[k].weight for k in both])
+        weights = torch.tensor([[graph[k].weight for k in both] for graph in (a, b)], dtype=torch.float64)
+        ranks = rank_correlation(*weights) if len(both) > 2 else float("nan")
         return Comparison(tuple(a[k] for k in both), tuple(e for k, e in a.items() if k not in b),
                           tuple(e for k, e in b.items() if k not in a), ranks)  # fmt: skip
 
@@ -225,10 +229,3 @@ def _column(node: Node) -> float:
     if isinstance(pos, int):
         return float(pos)
     return 1.0 if "attn" in site.parts or site.layer is None else 0.0
-
-
-def _rank_correlation(a: list[float], b: list[float]) -> float:
-    from scipy.stats import spearmanr
-
-    constant = len(set(a)) < 2 or len(set(b)) < 2
-    return float("nan") if len(a) < 3 or constant else float(spearmanr(a, b).statistic)  # pyright: ignore

@@ -1,5 +1,7 @@
 """How sure an average over prompts is: bootstrap intervals, and permutation tests corrected for the number of cells.
 
+Shares of so many (`wilson`) and areas under the ROC curve (`auroc`, `auroc_interval`) have closed forms of their own.
+
 Intervals are studentised (Efron & Tibshirani 1993, chapter 12): prompts are drawn again with replacement, and each average
 is measured in its own standard errors, so few prompts give honestly wide intervals. A permutation flips the sign of whole
 prompts; the largest cell of each permutation is what a cell has to beat (Westfall & Young 1993), so that among hundreds of
@@ -20,7 +22,7 @@ prompts (look at `Grid.each`), take more of them before believing an interval.
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from patchclamp.core.axes import Cells
@@ -77,6 +79,64 @@ def p_values(each: Cells, draws: int = 2000, seed: int = 0, corrected: bool = Tr
     if corrected:
         drawn = drawn.max(1, keepdim=True).values
     return ((1 + (drawn >= seen - 1e-9).sum(0)) / (1 + draws)).float().reshape(each.shape[1:])
+
+
+def wilson(share: Cells, n: int | Tensor, level: float = 0.95) -> tuple[Cells, Cells]:
+    """The lower and the upper end of the interval of a share seen in n draws (Wilson 1927), right near 0 and 1 too.
+
+    >>> low, high = wilson(torch.tensor([0.5, 1.0]), 100)
+    >>> low, high
+    (tensor([0.4038, 0.9630]), tensor([0.5962, 1.0000]))
+    """
+    p, n, z = share.double(), torch.as_tensor(n, dtype=torch.float64, device=share.device), _quantile(level)
+    middle = (p + z**2 / (2 * n)) / (1 + z**2 / n)
+    reach = z / (1 + z**2 / n) * (p * (1 - p) / n + z**2 / (4 * n**2)).sqrt()
+    return (middle - reach).clamp(min=0).to(share.dtype), (middle + reach).clamp(max=1).to(share.dtype)
+
+
+def auroc(ones: Shaped[Tensor, " n"], others: Shaped[Tensor, " m"]) -> float:
+    """How often one of these is larger than one of the others, equals counting half: the area under the ROC curve.
+
+    It is Mann and Whitney's U over the number of pairs; 1 is perfect, 0.5 is chance. Not a number where something is none.
+
+    >>> auroc(torch.tensor([1.0, 2.0]), torch.tensor([0.0, 1.0]))
+    0.875
+    """
+    return float(_placed(ones, others).mean())
+
+
+def auroc_interval(ones: Shaped[Tensor, " n"], others: Shaped[Tensor, " m"], level: float = 0.95) -> tuple[float, float]:
+    """Where `auroc` lies for all there are: DeLong et al. 1988, on the log-odds of the area so that it stays within 0 and 1.
+
+    An area of exactly 0 or 1 has no width by this formula, whatever the number of prompts: what was never confused tells
+    nothing about how often it will be.
+
+    >>> low, high = auroc_interval(torch.tensor([0.9, 0.8, 0.3]), torch.tensor([0.4, 0.2]))
+    >>> low < auroc(torch.tensor([0.9, 0.8, 0.3]), torch.tensor([0.4, 0.2])) < high
+    True
+    """
+    if min(len(ones), len(others)) < 2:
+        raise WrongPrompt(f"an area needs two of either kind; there are {len(ones)} and {len(others)}.")
+    of_ones, of_others = _placed(ones, others), 1 - _placed(others, ones)
+    area = of_ones.mean()
+    if not 0 < area < 1:
+        return float(area), float(area)
+    error = (of_ones.var() / len(ones) + of_others.var() / len(others)).sqrt()
+    width = _quantile(level) * error / (area * (1 - area))
+    return float((area.logit() - width).sigmoid()), float((area.logit() + width).sigmoid())
+
+
+def _placed(ones: Tensor, others: Tensor) -> Float[Tensor, " n"]:
+    """For each of `ones`, the share of `others` that is smaller, equals counting half."""
+    ones, order = ones.detach().double(), others.detach().double().sort().values
+    below, up_to = (torch.searchsorted(order, ones, right=right) for right in (False, True))
+    found = (below + up_to).double() / (2 * len(order))
+    return torch.full_like(found, torch.nan) if ones.isnan().any() or order.isnan().any() else found
+
+
+def _quantile(level: float) -> float:
+    """Standard deviations of a normal distribution between which so much of it lies."""
+    return float(torch.special.ndtri(torch.tensor((1 + level) / 2, dtype=torch.float64)))
 
 
 def _enough(each: Tensor) -> None:

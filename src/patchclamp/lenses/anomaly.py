@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.stats import rankdata
 from torch import Tensor
 
 from patchclamp.core.errors import ShapeMismatch, WrongPrompt
 from patchclamp.core.grid import Grid
 from patchclamp.core.progress import progress
+from patchclamp.core.uncertain import auroc
 from patchclamp.lenses.translator import Translator
 from patchclamp.model.ending import Ending, Read
 from patchclamp.model.model import Model
@@ -144,19 +144,11 @@ def _judged(
         spread = np.where(spread > 1e-6, spread, 1.0)  # what never varies (the output's distance from itself) says nothing
         scores = detector((fit - centre) / spread, seed)
         calm, odd = (scores((rows - centre) / spread) for rows in (held, suspect))
-        values.append(auroc(calm, odd))
-        again += [auroc(rng.choice(calm, len(calm)), rng.choice(odd, len(odd))) for _ in range(draws)]
+        values.append(_area(calm, odd))
+        again += [_area(rng.choice(calm, len(calm)), rng.choice(odd, len(odd))) for _ in range(draws)]
     low, high = np.quantile(again, [0.025, 0.975])
     return float(np.mean(values)), float(low), float(high)
 
 
-def auroc(calm: np.ndarray, odd: np.ndarray) -> float:
-    """How often an odd score is above a calm one; ties count half.
-
-    >>> import numpy as np
-    >>> from patchclamp.lenses.anomaly import auroc
-    >>> auroc(np.array([0.0, 1.0]), np.array([1.0, 2.0]))
-    0.875
-    """
-    ranks = rankdata(np.concatenate([calm, odd]))[len(calm) :]
-    return float((ranks.sum() - len(odd) * (len(odd) + 1) / 2) / (len(calm) * len(odd)))
+def _area(calm: np.ndarray, odd: np.ndarray) -> float:
+    return auroc(torch.from_numpy(odd), torch.from_numpy(calm))

@@ -21,9 +21,9 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from scipy.stats import spearmanr
 from torch import Tensor
 
+from patchclamp.core.agreement import rank_correlation
 from patchclamp.core.edit import Edit
 from patchclamp.core.errors import ShapeMismatch, WrongPrompt
 from patchclamp.core.grid import Grid
@@ -121,7 +121,7 @@ def influences(model: Model, texts: Prompt, basis: Basis, through: Translator | 
 def faithfulness(found: Grid) -> Grid:
     """Spearman's correlation, layer by layer, between the influence of directions on the lens and on the model."""
     lens, model = found.at(on="lens").values, found.at(on="model").values
-    values = torch.tensor([float(spearmanr(a, b)[0]) for a, b in zip(lens.numpy(), model.numpy())])
+    values = torch.tensor([rank_correlation(a, b) for a, b in zip(lens, model)])
     return Grid(values, ("layer",), {"layer": found.words("layer")}, unit="rank correlation",
                 title="Does the model rely on what the lens reads?")  # fmt: skip
 

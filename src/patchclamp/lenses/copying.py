@@ -1,10 +1,10 @@
 """What heads bring: whether a head that looks at a token makes that token more likely, and whether it did so on a prompt.
 
 `copying` asks by the vocabulary: what a head would write if it looked at one token only, read out by the unembedding; does the
-token itself come out on top? The values are those of a run, so whatever the first layers make of a token counts. `eigenvalues`
-asks the weights alone (Elhage et al. 2021): the circuit from embedding to unembedding through a head has positive eigenvalues
-where it copies. `moving` asks of real prompts whether the answer's token is looked at, and whether that raises it (the name
-movers of Wang et al. 2022).
+token itself come out on top? The values are those of a run, so whatever the first layers make of a token counts. `moving` asks
+of real prompts whether the answer's token is looked at, and whether that raises it (the name movers of Wang et al. 2022). The
+score of Elhage et al. 2021, the eigenvalues of the circuit from embedding to unembedding, asks the weights alone, and is
+`matrix.scores.copying`.
 
 Not known here: what later layers make of what a head writes. A head that moves a token into another one's space, for a
 later head to compare with, is no copier by these scores, and may copy all the same.
@@ -13,13 +13,12 @@ later head to compare with, is no copier by these scores, and may copy all the s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from patchclamp.core.errors import PatchclampError, Unserved, WrongPrompt
+from patchclamp.core.errors import Unserved, WrongPrompt
 from patchclamp.core.grid import Grid
 from patchclamp.core.metric import logit_diff
 from patchclamp.lenses.attention import side_by_side, unrepeated
@@ -38,7 +37,7 @@ def copying(model: Model, prompts: Prompt | None = None, seed: int = 0) -> Grid:
 
     The logits that each token's value alone would write are compared among the tokens of the prompts (random ones, unless
     given), each less what it gets on average whatever is looked at. 1: the token looked at always comes first; -1: last. The
-    detail `other` is the same for another token of the prompt in its place, `eigenvalue` the score of the weights alone.
+    detail `other` is the same for another token of the prompt in its place.
 
     >>> copying(model).shape
     {'layer': 4, 'head': 8}
@@ -56,34 +55,9 @@ def copying(model: Model, prompts: Prompt | None = None, seed: int = 0) -> Grid:
     read = _unembedding(model)[:, tokens]
     found = [_layer(model, site, run, rows, columns, read, own) for site in layers.values()]
     scores, others = (side_by_side([one[k] for one in found]) for k in (0, 1))
-    details = {"other": others}
-    with suppress(PatchclampError):  # where the weights are not all there; the score itself does not need them
-        details["eigenvalue"] = eigenvalues(model).values
     labels = {"layer": list(map(str, layers))}
-    return Grid(scores, ("layer", "head"), labels, unit="score", title="Which heads copy", details=details,
+    return Grid(scores, ("layer", "head"), labels, unit="score", title="Which heads copy", details={"other": others},
                 note="1: what a head looks at is what it makes likelier; -1: less likely. 0 by chance.")  # fmt: skip
-
-
-def eigenvalues(model: Model) -> Grid:
-    """The sum of the eigenvalues of each head's full OV circuit over the sum of their sizes: 1 copies, -1 does the opposite.
-
-    Elhage et al. 2021, "A mathematical framework". The norms are folded into the matrices; nothing is run. A random circuit
-    has a score near 0, with the spread of one over the square root of the head's width.
-
-    >>> eigenvalues(model).shape
-    {'layer': 4, 'head': 8}
-    """
-    folded, layers = model.weights.folded(), looking(model)
-    ends = _unembedding(model).double() @ model.weights["embed.W_E"].double()
-    found = []
-    for site in layers.values():
-        outer, write = site.removesuffix(".pattern"), _write(model, site)
-        values = folded[f"{outer}.W_V"].double().repeat_interleave(write.heads // write.kv_heads, 0)
-        circuit = _finished(model, write, model.weights[f"{outer}.W_O"].double()) @ ends @ values
-        roots = torch.linalg.eigvals(circuit)
-        found.append((roots.sum(-1).real / roots.abs().sum(-1).clamp(min=1e-30)).float())
-    return Grid(side_by_side(found), ("layer", "head"), {"layer": list(map(str, layers))}, unit="score",
-                title="Eigenvalues of the full OV circuits", note="Sum over sum of sizes.")  # fmt: skip
 
 
 def moving(model: Model, prompts: Prompt, answers: Sequence[str | int], wrongs: Sequence[str | int]) -> Grid:

@@ -19,11 +19,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from scipy.stats import spearmanr
 from torch import Tensor
 from torch.nn import functional as F
 
 from patchclamp.core import checkpoint
+from patchclamp.core.agreement import rank_correlation
 from patchclamp.core.progress import progress
 from patchclamp.matrix.tables import Tables, accuracy, bound
 from patchclamp.model.load import load
@@ -96,7 +96,7 @@ def _batch(recipe: Recipe, shown: Tensor, step: int) -> Tensor:
 def measure(recipe: Recipe, model: Model) -> dict[str, float]:
     """What the network gets right, what its circuits look like, and what can be known of it without running it."""
     tables = Tables.of(model)
-    orders = [float(spearmanr(row, range(tables.vocab))[0]) for row in tables.scores.tolist()]  # type: ignore[arg-type]
+    orders = [rank_correlation(row, torch.arange(tables.vocab)) for row in tables.scores]
     chance = torch.Generator().manual_seed(1)
 
     def right(lists: Tensor) -> float:

@@ -13,8 +13,8 @@ from dataclasses import replace
 from functools import lru_cache
 
 import torch
-from scipy.stats import spearmanr
 
+from patchclamp.core.agreement import rank_correlation
 from patchclamp.matrix.circuit import direct
 from patchclamp.matrix.frozen import Frozen
 from patchclamp.matrix.maximum import Recipe, train
@@ -161,7 +161,7 @@ def scores_are_in_order(asked: Asked) -> Measured:
     """The rank correlation of a query's scores with the numbers; the least over queries and networks."""
 
     def least(tables: Tables) -> float:
-        return min(float(spearmanr(row, range(tables.vocab))[0]) for row in tables.scores.tolist())  # type: ignore[arg-type]
+        return min(rank_correlation(row, torch.arange(tables.vocab)) for row in tables.scores)
 
     pairs = _maximum(asked)
     return Measured(min(least(t) for t, _ in pairs), max(least(b) for _, b in pairs))

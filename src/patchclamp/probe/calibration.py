@@ -14,15 +14,17 @@ as much where most forecasts are sure). `floor` says how much, by drawing outcom
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from scipy.optimize import minimize_scalar
-from scipy.special import ndtri
 from torch import Tensor
 
+from patchclamp.core import uncertain
 from patchclamp.core.errors import ShapeMismatch, WrongPrompt
 from patchclamp.picture import Lines, Series
 
@@ -98,7 +100,7 @@ def reliability(forecast: Forecast, outcome: Outcome, bins: int = BINS, equal: s
     count = torch.bincount(place, minlength=bins).double()
     kept = count > 0
     said, was = (torch.bincount(place, v, minlength=bins)[kept] / count[kept] for v in (p, y))
-    low, high = wilson(was, count[kept])
+    low, high = uncertain.wilson(was, count[kept])
     return Reliability(*(v.float() for v in (said, was, count[kept], low, high)))
 
 
@@ -126,7 +128,7 @@ class Ranked:
 def auroc(forecast: Forecast, outcome: Outcome, level: float = 0.95) -> Ranked:
     """How often something that was so was given more than something that was not; equal forecasts count half.
 
-    The interval is that of DeLong et al. 1988, on the log-odds of the area so that it stays between 0 and 1.
+    The area with its interval, of forecasts and outcomes; `core.uncertain` has both for any two heaps of numbers.
 
     >>> from patchclamp.probe.calibration import auroc
     >>> auroc(torch.tensor([0.9, 0.8, 0.3, 0.4, 0.2]), torch.tensor([True, True, True, False, False])).value
@@ -136,13 +138,7 @@ def auroc(forecast: Forecast, outcome: Outcome, level: float = 0.95) -> Ranked:
     so, not_so = p[y > 0.5], p[y < 0.5]
     if min(len(so), len(not_so)) < 2:
         raise WrongPrompt(f"{len(so)} forecasts were so and {len(not_so)} were not; an area needs two of either kind.")
-    of_so, of_not = _placed(so, not_so), 1 - _placed(not_so, so)
-    area = float(of_so.mean())
-    spread = float((of_so.var() / len(so) + of_not.var() / len(not_so)).sqrt())
-    if not 0 < area < 1:
-        return Ranked(area, area, area)
-    odds, width = torch.tensor(area, dtype=torch.float64).logit(), float(ndtri((1 + level) / 2)) * spread / (area * (1 - area))
-    return Ranked(area, float((odds - width).sigmoid()), float((odds + width).sigmoid()))
+    return Ranked(uncertain.auroc(so, not_so), *uncertain.auroc_interval(so, not_so, level))
 
 
 def temperature(forecast: Forecast, outcome: Outcome) -> float:
@@ -151,10 +147,11 @@ def temperature(forecast: Forecast, outcome: Outcome) -> float:
     odds = p.clamp(1e-7, 1 - 1e-7).logit()
 
     def surprise(logarithm: float) -> float:
-        return float(torch.nn.functional.binary_cross_entropy_with_logits(odds / 2.718281828459045**logarithm, y))
+        return float(torch.nn.functional.binary_cross_entropy_with_logits(odds / math.exp(logarithm), y))
 
     wide = float(torch.tensor(HOTTEST).log())
-    return float(2.718281828459045 ** minimize_scalar(surprise, bounds=(-wide, wide), method="bounded").x)  # pyright: ignore[reportAttributeAccessIssue]
+    found: Any = minimize_scalar(surprise, bounds=(-wide, wide), method="bounded")
+    return float(math.exp(found.x))
 
 
 def tempered(forecast: Forecast, by: float) -> Forecast:
@@ -193,26 +190,11 @@ def interval(
     return low, high
 
 
-def wilson(share: Tensor, count: Tensor, level: float = 0.95) -> tuple[Tensor, Tensor]:
-    """The interval of a share of so many (Wilson 1927)."""
-    z = float(ndtri((1 + level) / 2))
-    middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
-    width = z / (1 + z**2 / count) * (share * (1 - share) / count + z**2 / (4 * count**2)).sqrt()
-    return middle - width, middle + width
-
-
 def _by_count(p: Tensor, bins: int) -> Tensor:
     """The bin of each forecast; one whose equal lies in an earlier bin is put there too."""
     _, which, count = p.unique(return_inverse=True, return_counts=True)
     before = count.cumsum(0) - count
     return (before * bins // len(p))[which]
-
-
-def _placed(one: Tensor, other: Tensor) -> Tensor:
-    """For each of `one`, the share of `other` that lies below, equals counting half."""
-    order = other.sort().values
-    below, up_to = torch.searchsorted(order, one), torch.searchsorted(order, one, right=True)
-    return (below + up_to).double() / (2 * len(other))
 
 
 def _checked(forecast: Tensor, outcome: Tensor) -> tuple[Tensor, Tensor]:

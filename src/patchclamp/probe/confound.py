@@ -27,9 +27,9 @@ from torch import Tensor
 from patchclamp.core.edit import steer
 from patchclamp.core.errors import ShapeMismatch, WrongPrompt, did_you_mean
 from patchclamp.core.grid import Grid
+from patchclamp.core.uncertain import wilson
 from patchclamp.model.gather import gather
 from patchclamp.picture import Page, Section
-from patchclamp.probe.calibration import wilson
 from patchclamp.probe.ccs import FEWEST, RESTARTS, Belief, Side, ccs, levelled
 
 if TYPE_CHECKING:
@@ -163,12 +163,12 @@ def diagnose(
     belief = ccs(yes[fitted], no[fitted], restarts, seed=seed)
     names = tuple(known)
     agreement, sides = _agreements(belief, yes[tested], no[tested], {k: v[tested] for k, v in known.items()})
-    low, high = wilson(agreement.double(), torch.tensor(float(tested.sum())))
+    low, high = wilson(agreement, int(tested.sum()))
     plain = {name: feature for name, feature in features.items() if name != claimed}
     return Diagnosis(
         claimed,
         Grid(agreement, ("feature",), {"feature": names}, "fraction", "Agreement with what was found", scale="sequential",
-             details={"low": low.float(), "high": high.float()}),
+             details={"low": low, "high": high}),
         _torn(sides, features[claimed][tested], {name: f[tested] for name, f in plain.items()}, claimed),
         _starts(belief, yes[tested], no[tested], {k: v[tested] for k, v in known.items()}),
         _without(yes, no, known, plain, fitted, restarts, seed),

@@ -26,13 +26,17 @@ from torch import Tensor
 from patchclamp.core.errors import ShapeMismatch, WrongPrompt
 from patchclamp.core.grid import Grid
 from patchclamp.core.site import Site
+from patchclamp.core.uncertain import auroc, wilson
 from patchclamp.model.gather import every, gather
 from patchclamp.model.model import Model
 from patchclamp.probe.direction import Direction
+from patchclamp.probe.newton import logistic
 
 Rows = Float[Tensor, "_ d"]
 Method = Callable[[Rows, Rows], Tensor]
 """From the activations of both kinds, (prompt, d) each, to a vector of any length; where they are pairs, row by row."""
+WIDE = 2000
+"""Prompts and numbers a prompt, where there are more of both, for which Newton's method takes too long."""
 FOLDS = 4
 """Parts into which the prompts are cut; each is judged by a direction made from the others."""
 
@@ -104,8 +108,8 @@ class Logistic:
         root = torch.linalg.cholesky(_within(liked, disliked)) if self.whitened else None
         if root is not None:
             values = torch.linalg.solve_triangular(root, values.T, upper=False).T
-        signs = torch.cat([torch.ones(len(liked)), -torch.ones(len(disliked))])
-        normal = _plane(values.double(), signs.double(), self.strength).to(liked)
+        target = torch.cat([torch.ones(len(liked)), torch.zeros(len(disliked))])
+        normal = _plane(values, target, self.strength).to(liked)
         return normal if root is None else torch.linalg.solve_triangular(root.T, normal[:, None], upper=True)[:, 0]
 
     def __str__(self) -> str:
@@ -154,18 +158,6 @@ def contrast(model: Model, site: str | Site, liked: Sequence, disliked: Sequence
     if not layered:
         vector, scale, middle = vector[0], scale[0], middle[0]
     return Direction(vector, scale, middle, where, grid, how, facts)
-
-
-def auroc(liked: Float[Tensor, " n"], disliked: Float[Tensor, " m"]) -> float:
-    """How often a liked one scores above a disliked one, ties counting half.
-
-    >>> from patchclamp.probe.contrast import auroc
-    >>> auroc(torch.tensor([1.0, 2.0]), torch.tensor([0.0, 1.0]))
-    0.875
-    """
-    ordered = disliked.sort().values
-    below, upto = (torch.searchsorted(ordered, liked, right=right).double() for right in (False, True))
-    return float((below + upto).mean() / 2 / len(disliked))
 
 
 def _averages(model: Model, site: Site, prompts: Sequence) -> Float[Tensor, "*layer prompt d"]:
@@ -232,18 +224,6 @@ def _separation(scores: Sequence[tuple[float, float]], sizes: tuple[int, int], l
     )  # fmt: skip
 
 
-def wilson(share: Float[Tensor, "*cells"], n: int, z: float = 1.96) -> tuple[Tensor, Tensor]:
-    """The 95 % interval of a share seen in n draws (Wilson 1927), which is right near 0 and 1 too.
-
-    >>> from patchclamp.probe.contrast import wilson
-    >>> [round(float(end), 3) for end in wilson(torch.tensor(1.0), 100)]
-    [0.963, 1.0]
-    """
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    reach = z * (share * (1 - share) / n + z * z / (4 * n * n)).sqrt() / (1 + z * z / n)
-    return (centre - reach).clamp(min=0), (centre + reach).clamp(max=1)
-
-
 def _within(liked: Rows, disliked: Rows) -> Float[Tensor, "d d"]:
     """The covariance inside the classes, shrunk towards a multiple of the identity (Ledoit & Wolf 2004, eq. 14)."""
     rows = torch.cat([liked - liked.mean(0), disliked - disliked.mean(0)]).double()
@@ -257,20 +237,14 @@ def _within(liked: Rows, disliked: Rows) -> Float[Tensor, "d d"]:
     return ((1 - share) * found + (share * mean + floor) * one).to(liked)
 
 
-def _plane(values: Float[Tensor, "n d"], signs: Float[Tensor, " n"], strength: float) -> Float[Tensor, " d"]:
-    """The normal that logistic regression finds, its offset free of any penalty."""
-    from scipy.optimize import minimize
+def _plane(values: Rows, target: Float[Tensor, " n"], strength: float) -> Float[Tensor, " d"]:
+    """The normal by Newton's method, or where its systems would be too wide, by scikit-learn's L-BFGS."""
+    if min(values.shape) <= WIDE:
+        return logistic(values, target, 1 / strength)[0]
+    from sklearn.linear_model import LogisticRegression
 
-    def loss(numbers):  # the normal, then the offset
-        normal = torch.from_numpy(numbers[:-1])
-        margin = signs * (values @ normal + float(numbers[-1]))
-        slope = -signs * torch.sigmoid(-margin)
-        total = torch.nn.functional.softplus(-margin).sum() + normal.square().sum() / (2 * strength)
-        return float(total), torch.cat([values.T @ slope + normal / strength, slope.sum()[None]]).numpy()
-
-    start = torch.zeros(values.shape[1] + 1, dtype=torch.float64).numpy()
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 1000, "ftol": 1e-14, "gtol": 1e-7})
-    return torch.from_numpy(found.x[:-1])
+    fitted = LogisticRegression(C=strength, tol=1e-7, max_iter=1000).fit(values.double().numpy(), target.numpy())
+    return torch.from_numpy(fitted.coef_[0])
 
 
 def _name(method: Method) -> str:

@@ -33,11 +33,11 @@ from patchclamp.core.journal import leaf
 from patchclamp.core.metric import Metric, read
 from patchclamp.core.progress import progress
 from patchclamp.core.site import Site
-from patchclamp.core.uncertain import FEWEST, interval
+from patchclamp.core.uncertain import FEWEST, interval, wilson
+from patchclamp.model.likelihood import surprisals
 from patchclamp.model.measure import fingerprint
 from patchclamp.model.model import Model
 from patchclamp.picture import Lines, Page, Picture, Section, Series
-from patchclamp.probe.contrast import wilson
 from patchclamp.probe.direction import Direction, random_like
 
 Behaviour = Metric | Callable[[Model, Sequence], PerPrompt]
@@ -197,12 +197,10 @@ def nats(model: Model, text: Sequence) -> PerPrompt:
         run = model.run(list(text[begin : begin + BATCH]))
         window = run.windows[""]
         for row in range(len(run.tokens)):
-            columns = list(window.tokens(row))
-            if len(columns) < 2:
+            if len(window.tokens(row)) < 2:
                 raise WrongPrompt("a text of one token has nothing in it that could be predicted.")
-            log_p = run.logits[row, columns[:-1]].float().log_softmax(-1)
-            found.append(-log_p.gather(-1, run.tokens[row, columns[1:]].to(log_p.device)[:, None]).mean())
-    return torch.stack(found).cpu()
+            found.append(surprisals(run, row).mean())
+    return torch.stack(found)
 
 
 def _measured(model: Model, measure: Behaviour, prompts: Sequence) -> PerPrompt:

@@ -25,8 +25,8 @@ from patchclamp.core.journal import leaf
 from patchclamp.core.progress import progress
 from patchclamp.core.site import Site
 from patchclamp.model.gather import gather
-from patchclamp.model.load import load
 from patchclamp.model.model import Model
+from patchclamp.model.untrained import untrained
 from patchclamp.picture import Lines, Series
 from patchclamp.probe.fitted import coded
 from patchclamp.probe.linear import Fit, logistic
@@ -120,19 +120,6 @@ def control_task(labels: Sequence | Tensor, kinds: Sequence[Hashable], seed: int
         dealt = {kind: pool[i] for kind, i in zip(distinct, picks)}
         if len(set(dealt.values())) > 1:
             return [dealt[kind] for kind in kinds]
-
-
-def untrained(model: Model, seed: int = 0) -> Model:
-    """The same architecture with weights drawn anew, as its own config and class initialise them.
-
-    >>> other = untrained(model)
-    >>> other.layers == model.layers, torch.equal(other.weights["embed.W_E"], model.weights["embed.W_E"])
-    (True, False)
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        fresh = type(model.hf)(model.hf.config)  # type: ignore[call-arg]
-    return load(fresh.to(model.device, model.dtype).eval(), model.tokenizer)
 
 
 def lines(grids: Mapping[str, Grid], level: float = 0.95) -> Lines:

@@ -1,7 +1,8 @@
 """Logistic regression by Newton's method: a ridge, few steps, no step size. Belief probes and value heads are fitted with it.
 
 The ridge is on the sum of losses, as in scikit-learn's `LogisticRegression(C=1 / ridge)`, with which it agrees; the intercept
-has none. Not meant for thousands of dimensions: every step solves a system as wide as the activations.
+has none. Every step solves a system as wide as the activations, or as there are rows, if those are fewer: the weight is a sum
+of rows, so the search stays among these. Not meant for thousands of both.
 """
 
 from __future__ import annotations
@@ -26,11 +27,15 @@ def logistic(
     >>> bool(weight > 0)
     True
     """
-    x = rows.double()
+    x, span = rows.double(), None
+    if x.shape[0] < x.shape[1]:
+        span, inside = torch.linalg.qr(x.T)
+        x = inside.T
+    width = x.shape[1]
     if intercept:
         x = torch.cat([x, torch.ones_like(x[:, :1])], 1)
     y, penalty = target.double(), torch.full((x.shape[1],), float(ridge), dtype=torch.float64)
-    penalty[rows.shape[1] :] = 1e-9  # a perfectly separated intercept would run away
+    penalty[width:] = 1e-9  # a perfectly separated intercept would run away
     weight = torch.zeros(x.shape[1], dtype=torch.float64)
     for _ in range(STEPS):
         p = (x @ weight).sigmoid()
@@ -40,7 +45,8 @@ def logistic(
         weight = weight - _shortened(x, y, penalty, weight, step) * step
         if step.abs().max() < TOLERANCE * (1 + weight.abs().max()):
             break
-    return weight[: rows.shape[1]].float(), float(weight[rows.shape[1] :].sum())
+    normal = weight[:width] if span is None else span @ weight[:width]
+    return normal.float(), float(weight[width:].sum())
 
 
 def _shortened(x: Tensor, y: Tensor, penalty: Tensor, weight: Tensor, step: Tensor) -> float:

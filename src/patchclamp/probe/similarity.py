@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from patchclamp.core.agreement import rank_correlation
 from patchclamp.core.errors import ShapeMismatch, WrongPrompt
 from patchclamp.core.grid import Grid
 from patchclamp.core.progress import progress
@@ -58,11 +59,10 @@ def rsa(x: Float[Tensor, "row d"], y: Float[Tensor, "row e"], distance: str = "c
     1.0
     """
     from scipy.spatial.distance import pdist
-    from scipy.stats import spearmanr
 
     _together(x, y)
     one, other = (pdist(v.double().numpy(), distance) for v in (x, y))  # type: ignore[call-overload]
-    return float(spearmanr(one, other).statistic)  # type: ignore[attr-defined]
+    return rank_correlation(torch.from_numpy(one), torch.from_numpy(other))
 
 
 def correlations(x: Float[Tensor, "row d"], y: Float[Tensor, "row e"]) -> Float[Tensor, " n"]:

@@ -27,7 +27,7 @@ from patchclamp.core.progress import progress
 from patchclamp.core.site import Site
 from patchclamp.model.gather import every
 from patchclamp.model.model import Model
-from patchclamp.probe.layers import untrained
+from patchclamp.model.untrained import untrained
 
 SOURCES = ("trained", "untrained", "word order")
 

@@ -28,7 +28,7 @@ from patchclamp.core.errors import ShapeMismatch, WrongPrompt
 from patchclamp.core.grid import Grid
 from patchclamp.core.progress import progress
 from patchclamp.model.model import Model
-from patchclamp.probe.layers import untrained
+from patchclamp.model.untrained import untrained
 
 NEIGHBOURS = 8
 QUESTIONS = ("useful", "height")

@@ -22,6 +22,7 @@ from patchclamp.core.errors import NotSaved, WrongPrompt
 from patchclamp.core.grid import Grid
 from patchclamp.core.journal import leaf
 from patchclamp.core.progress import progress
+from patchclamp.core.uncertain import wilson
 from patchclamp.model.likelihood import log_probability
 from patchclamp.model.measure import fingerprint
 from patchclamp.model.model import Model
@@ -88,19 +89,13 @@ def _table(names: list[str], owner: list[str], margin: torch.Tensor, level: floa
     for name in names:
         mine = margin[[i for i, who in enumerate(owner) if who == name]]
         right, n = int((mine > TIE).sum()), len(mine)
-        found.append((right / n, *_wilson(right, n, level), float(n), float((mine.abs() <= TIE).sum()), float(mine.mean())))
-    share, low, high, pairs, ties, mean = torch.tensor(found).T
+        found.append((right / n, float(n), float((mine.abs() <= TIE).sum()), float(mine.mean())))
+    share, pairs, ties, mean = torch.tensor(found).T
+    low, high = wilson(share, pairs, level)
     details = {"low": low, "high": high, "pairs": pairs, "ties": ties, "margin": mean}
     return Grid(share, ("paradigm",), {"paradigm": names}, unit="share of pairs", title="Good sentences found more probable",
                 note=f"Chance is 0.5. low and high: the {level:.0%} interval over pairs.", details=details, scale="sequential",
                 baseline={"chance": 0.5, "mean": float(share.mean())})  # fmt: skip
-
-
-def _wilson(right: int, n: int, level: float) -> tuple[float, float]:
-    from scipy.stats import binomtest
-
-    ends = binomtest(right, n).proportion_ci(level, method="wilson")
-    return float(ends.low), float(ends.high)
 
 
 def _paradigm(path: Path, limit: int | None) -> list[Contrast]:
