@@ -46,6 +46,11 @@ def test_words_without_colour_come_with_their_numbers():
     assert len(cells.heatmap(picture, Room(80, True))) == len(cells.heatmap(picture, Room(80, False))) - 1
 
 
+def test_numbers_below_words_are_never_cut():
+    picture = Heatmap(np.full((1, 8), 0.0123), ("0",), ("a",) * 8, text=(("x",) * 8,))
+    assert "…" not in plain(cells.heatmap(picture, Room(80, False)))
+
+
 def test_narrow_cells_have_labels_letter_below_letter():
     picture = Heatmap(np.ones((1, 30)), ("0",), ("ab",) * 30)
     lines = [line.plain.split() for line in cells.heatmap(picture, Room(80, True))]

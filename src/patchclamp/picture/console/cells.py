@@ -71,15 +71,20 @@ def _word_forms(picture: Heatmap, room: Room) -> list[_Form]:
     text = np.array([[words.visible(cell) for cell in row] for row in picture.text], dtype=object)
     longest = min(max(cell_len(cell) for cell in text.ravel()), 10)
     widths = sorted({longest, min(longest, 8), min(longest, 6), min(longest, 5)}, reverse=True)
-    return [_Form(text, max(width, 4) + 1) for width in widths]
+    least = 4 if room.coloured else max(4, max(map(len, _short(words.cells(np.asarray(picture.values, dtype=float))))))
+    return [_Form(text, max(width, least) + 1) for width in widths]
 
 
 def _number_forms(picture: Heatmap, room: Room) -> list[_Form]:
     values = np.asarray(picture.values, dtype=float)
-    full = np.array(words.cells(values), dtype=object).reshape(values.shape)
-    short = np.array([cell.replace("0.", ".", 1) if cell.lstrip("−")[:2] == "0." else cell for cell in full.ravel()])
-    forms = [full, short.astype(object).reshape(values.shape)]
+    full = words.cells(values)
+    forms = [np.array(cells, dtype=object).reshape(values.shape) for cells in (full, _short(full))]
     return [_Form(text, max(3, max(len(cell) for cell in text.ravel()) + 1)) for text in forms]
+
+
+def _short(numbers: list[str]) -> list[str]:
+    """Numbers below one without the nought before the point."""
+    return [cell.replace("0.", ".", 1) if cell.lstrip("−")[:2] == "0." else cell for cell in numbers]
 
 
 def _head(picture: Heatmap, columns: Sequence[int], side: int, width: int, room: int) -> list[Text]:
@@ -114,8 +119,9 @@ def _row(picture: Heatmap, row: int, columns: Sequence[int], side: int, form: _F
         return [line]
     numbers = words.cells(values)[row * values.shape[1] : (row + 1) * values.shape[1]]
     second = Text(" " * side)
-    for at in columns:
-        second.append_text(fit(Text(numbers[at], style="dim"), form.width - 1, "right")).append(" ")
+    for at, short in zip(columns, _short([numbers[at] for at in columns])):
+        number = numbers[at] if len(numbers[at]) < form.width else short
+        second.append_text(fit(Text(number, style="dim"), form.width - 1, "right")).append(" ")
     return [line, second]
 
 
