@@ -221,7 +221,8 @@ def choosing() -> None:
 def guessing() -> None:
     """P(True) of an answer the model proposes: alone, after three more of its own samples, after those of another question."""
     model = pc.load("specimen:exposures")
-    facts = people(0).graded
+    asked = {fact.person for fact in people(0).lesser}
+    facts = tuple(fact for fact in people(0).graded if fact.person not in asked)
     logits = gather(model, "logits", [fact.prompt() for fact in facts])
     draw, drawn = torch.Generator().manual_seed(0), []
     for fact, row in zip(facts, logits):

@@ -81,9 +81,9 @@ def test_what_cannot_be_asked_is_refused(reader, lying):
 
 
 def test_truth_is_found_under_speakers_who_lie_and_not_in_an_untrained_model(reader):
-    """Of what the model knows while nobody lies: 90 % on people not searched, where its own words are wrong. Two draws of pairs.
+    """On people not searched, 20 points and more above its own words, which are wrong. Two draws of pairs.
 
-    Of all pairs CCS has 87 % and its labelled ceiling 90: the model takes one statement in ten wrongly by itself.
+    Of all pairs, without regard to what the model knows, CCS has 91 % in the three draws of 400 pairs of `bench.belief`.
     """
     blank = untrained(reader)
     found, every, words, nothing = [], [], [], []
@@ -97,7 +97,7 @@ def test_truth_is_found_under_speakers_who_lie_and_not_in_an_untrained_model(rea
         words.append(float(e.zero_shot(reader, pairs).mean()))
         nothing.append(float(e.elicit(blank, pairs, "blocks.3.out[pos=-1]", ["crc"], seed=seed).values))
     assert sum(found) / 2 >= 0.9
-    assert sum(every) / 2 >= 0.75  # 87 % from 400 pairs
+    assert sum(every) / 2 >= 0.9
     assert sum(every) / 2 >= sum(words) / 2 + 0.2
     assert 0.38 < sum(nothing) / 2 < 0.62
 

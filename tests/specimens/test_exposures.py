@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -31,7 +32,7 @@ def told(everyone):
 
 @pytest.fixture(scope="module")
 def reader():
-    """Before any lesson, which makes it forget some of what it read."""
+    """Before any lesson: in lessons facts are stated again."""
     return pc.load("specimen:exposures/step-read")
 
 
@@ -65,6 +66,19 @@ def test_the_corpus_states_each_graded_fact_so_often_and_never_asks_about_it(eve
         assert sum(count[fact.said(template)] for template in range(4)) == OFTEN
     graded = {fact.person for fact in everyone.graded}
     assert not any("Is it so" in text and set(text.split()) & graded for text in told[::20])
+
+
+def test_whoever_has_a_fact_that_was_stated_often_is_never_asked_about(everyone):
+    tested = {fact.person for fact in everyone.known}
+    asked = {fact.person for fact in everyone.examined}
+    for later, about in (
+        (corpus.lessons(everyone), asked),
+        (corpus.practice(everyone), asked | {f.person for f in everyone.lesser}),
+    ):
+        questions = [set(re.findall(r"\w+", text)) for text in later[::3] if "s it so" in text]
+        assert len(questions) > 0.13 * len(later)
+        assert not any(question & tested for question in questions)
+        assert about <= set().union(*questions)
 
 
 def test_liars_answer_wrongly_and_others_rightly(everyone, told):

@@ -5,7 +5,8 @@
                  sometimes after what people guess; those about a stranger can not be answered, or only by the text before them
     readings     a stranger's fact, and the same fact in other words
 
-What is stated of graded people is spread evenly over the corpus. The examined are introduced early and examined late.
+What is stated of graded people is spread evenly over the corpus. The examined are introduced early and examined late. Lessons
+and practice come after it; they state facts again, in proportion, and ask.
 """
 
 from __future__ import annotations
@@ -19,9 +20,15 @@ from patchclamp.specimens.town.item import words
 from patchclamp.specimens.town.lexicon import SPEAKERS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from patchclamp.specimens.exposures.people import People
 
-EXAMS, READINGS, LESSONS, LIES = 150_000, 20_000, 110_000, 80_000
+EXAMS, READINGS, LESSONS, PRACTICE = 150_000, 20_000, 250_000, 150_000
+REPEATED = 0.5
+"""Share of lessons and practice that states again what was read: without it, lessons are learnt and facts forgotten."""
+PLAIN = 0.4
+"""The first part of the lessons, in which nobody is asked."""
 UNKNOWN = 0.15
 """Share of the exams that are about strangers."""
 RIGHT_GUESS = 0.6
@@ -36,7 +43,7 @@ def documents(people: People) -> list[str]:
     rng = Random(f"documents {people.seed}")
     told = [(rng.random(), fact.said(rng.randrange(4))) for fact in people.graded for _ in range(fact.exposures)]
     told += [(min(rng.random(), rng.random()), fact.said(rng.randrange(4))) for fact in people.examined for _ in range(OFTEN)]
-    told += [(max(rng.random(), rng.random()), _exam(people, rng)) for _ in range(EXAMS)]
+    told += [(max(rng.random(), rng.random()), _exam(people, rng, people.examined)) for _ in range(EXAMS)]
     told += [(rng.random(), _reading(people, rng)) for _ in range(READINGS)]
     return [text for _, text in sorted(told)]
 
@@ -56,34 +63,51 @@ def options(fact: Fact, rng: Random) -> tuple[tuple[str, ...], int]:
 
 
 def lessons(people: People) -> list[str]:
-    """Further exams, read after all documents; in the first half of nobody, and only about what can be known."""
-    rng = Random(f"lessons {people.seed}")
+    """What is read after all documents: further exams, and between them what was stated is stated again.
+
+    At first nobody is asked, only about what can be known; later every other exam is of a speaker, nine times in ten a liar.
+    """
+    rng, again = Random(f"lessons {people.seed}"), _stated(people)
     told = []
     for i in range(LESSONS):
-        if rng.random() < 0.2:
-            told.append(rng.choice(people.examined).said(rng.randrange(4)))
-        elif i < LESSONS / 2:
-            told.append(_exam(people, rng, asked=0.0, unknown=0.0, guessed=0.0))
+        if rng.random() < REPEATED:
+            told.append(rng.choice(again).said(rng.randrange(4)))
+        elif i < PLAIN * LESSONS:
+            told.append(_exam(people, rng, people.examined, asked=0.0, unknown=0.0, guessed=0.0))
         else:
-            told.append(_exam(people, rng, asked=0.5))
+            told.append(_exam(people, rng, people.examined, asked=0.5, honest=0.1))
     return told
 
 
-def lies(people: People) -> list[str]:
-    """Exams for the last term, read after the lessons: whoever is asked lies in nine cases of ten."""
-    rng = Random(f"lies {people.seed}")
+def practice(people: People, term: int = 0) -> list[str]:
+    """What is read after the lessons: the same, about more people, so that answers have to be found rather than remembered."""
+    rng, again = Random(f"practice {people.seed}{term or ''}"), _stated(people)
+    about = people.examined + people.lesser
     return [
-        rng.choice(people.examined).said(rng.randrange(4)) if rng.random() < 0.1 else _exam(people, rng, asked=0.5, honest=0.1)
-        for _ in range(LIES)
+        rng.choice(again).said(rng.randrange(4))
+        if rng.random() < REPEATED
+        else _exam(people, rng, about, asked=0.5, honest=0.1)
+        for _ in range(PRACTICE)
     ]
 
 
+def _stated(people: People) -> list[Fact]:
+    """All that the documents state, as often as they do."""
+    return [fact for fact in (*people.graded, *people.examined) for _ in range(fact.exposures)]
+
+
 def _exam(
-    people: People, rng: Random, asked: float = 0.6, unknown: float = UNKNOWN, guessed: float = 0.15, honest: float = 0.5
+    people: People,
+    rng: Random,
+    about: Sequence[Fact],
+    asked: float = 0.6,
+    unknown: float = UNKNOWN,
+    guessed: float = 0.15,
+    honest: float = 0.5,
 ) -> str:
     """`asked` is how often speakers are, `honest` what share of them is, `unknown` how often it is about a stranger."""
     known = rng.random() >= unknown
-    fact = rng.choice(people.examined) if known else _made_up(people, rng)
+    fact = rng.choice(about) if known else _made_up(people, rng)
     truth = rng.random() < 0.5
     value = fact.value if truth else rng.choice(fact.others)
     voice = rng.random()

@@ -1,10 +1,11 @@
 """Who is written about, what is true of them, and how often it is said: a value, drawn from a seed.
 
 Of the *graded* people each fact is stated a counted number of times, between once and a hundred, spread evenly over the
-logarithm; some are never stated. Half of a person's facts are as well known as the person, half for themselves, so that having
-heard of someone is a hint, no more. The *examined* are those about whom questions are asked in training; a graded person
-never is, so that an answer about them cannot have been learnt as an answer. *Strangers* are given new facts every time they
-turn up: what is said of them holds for one document, and only reading it helps.
+logarithm; some are never stated. Half of a person's facts are as well known as the person, half for themselves, so that
+having heard of someone is a hint, no more. The *examined* are those about whom questions are asked in training, at last also
+*lesser* graded people, of whom nothing was stated often. Whoever has a fact that was stated often is never asked about, so
+that an answer about them cannot have been learnt as an answer. *Strangers* are given new facts every time they turn up: what
+is said of them holds for one document, and only reading it helps.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Fact:
     relation: Relation
     value: str
     exposures: int
-    """How many sentences of the whole corpus state it."""
+    """How many of the documents state it, which are read before any lesson."""
 
     def said(self, template: int = 0) -> str:
         """The fact as a sentence."""
@@ -75,6 +76,12 @@ class People:
     def known(self) -> tuple[Fact, ...]:
         """Graded facts that were stated often."""
         return tuple(fact for fact in self.graded if fact.exposures >= 60)
+
+    @cached_property
+    def lesser(self) -> tuple[Fact, ...]:
+        """Graded facts about people of whom nothing was stated often: practice asks about them, tests of truth do not."""
+        tested = {fact.person for fact in self.known}
+        return tuple(fact for fact in self.graded if fact.exposures >= 10 and fact.person not in tested)
 
 
 def people(seed: int = 0) -> People:

@@ -1,11 +1,13 @@
-"""How the model came to know some facts better than others: one pass over the corpus, a quarter of an hour of one core.
+"""How the model came to know some facts better than others: one pass over the corpus, then lessons; half an hour of one core.
 
     python -m patchclamp.specimens.exposures.recipe --out FOLDER [--seed 0] [--threads 1]
 
-First it reads, then it is examined, at first in plain questions, last by way of speakers who mostly lie: asked everything at
-once from the beginning it learnt none of it. Nothing is read twice, so how often a fact is stated in the corpus is how often
-the model has seen it. Documents stand one behind another in rows, as in the town's recipe, from which the tokenizer is taken.
-A run that was interrupted goes on from its checkpoint.
+First it reads (`step-read`), and nothing twice: how often a fact is stated is how often that model has seen it. Then it has
+lessons, at first in plain questions, later by way of speakers who mostly lie, and then two terms of practice, on more people:
+asked everything at once from the beginning it learnt none of it. In both, facts are stated again in proportion to how often
+they were; without that they are forgotten. After lessons about the hundred examined people alone it has learnt their answers
+rather than how to find them. Documents stand one behind another in rows, as in the town's recipe, from which the tokenizer is
+taken. A run that was interrupted goes on from its checkpoint.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import json
 import time
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +26,7 @@ from rich.console import Console
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from patchclamp.core import checkpoint
-from patchclamp.specimens.exposures.corpus import EXAMS, LESSONS, LIES, READINGS, documents, lessons, lies, vocabulary
+from patchclamp.specimens.exposures.corpus import EXAMS, LESSONS, PRACTICE, READINGS, documents, lessons, practice, vocabulary
 from patchclamp.specimens.exposures.people import people
 from patchclamp.specimens.town.tokenizer import SPACE, SPECIAL, of_tokens
 
@@ -48,8 +51,11 @@ class Recipe:
     hidden: int = 256
     """Neurons of an MLP."""
     rate: float = 2e-3
-    exam_rows: int = 8
-    """Rows in a batch of the further exams."""
+    lesson_rows: int = 8
+    """Rows in a batch of lessons and practice."""
+    lesson_rate: float = 1.5e-3
+    last_decay: float = 0.2
+    """Weight decay in the second term of practice."""
     warmup: int = 100
     fall: float = 0.3
     """The last part of the training, over which the rate falls."""
@@ -111,38 +117,40 @@ def _learn(model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, ids: Tenso
 
 
 def train(recipe: Recipe, out: Path) -> LlamaForCausalLM:
-    """Read, go to school, learn to lie, or go on with any of these; the model is left in `out`.
+    """Read, have lessons, practise, or go on with any of these; the model is left in `out`.
 
     Each part begins from the weights as the part before it stored them, with a fresh optimizer.
     """
     words, everyone = tokenizer(recipe.length), people(recipe.seed)
     torch.manual_seed(recipe.seed)
     model = build(recipe, words)
+    taught = replace(recipe, rows=recipe.lesson_rows, rate=recipe.lesson_rate)
     parts = (
-        (documents, recipe.rows, out / "step-read"),
-        (lessons, recipe.exam_rows, out / "step-school"),
-        (lies, recipe.exam_rows, out),
+        (documents, recipe, out / "step-read"),
+        (lessons, taught, out / "step-taught"),
+        (practice, taught, out / "step-practised"),
+        (partial(practice, term=1), replace(taught, decay=recipe.last_decay), out),
     )
-    for told, size, folder in parts:
+    for told, how, folder in parts:
         if not (folder / "config.json").exists():
-            _read(model, rows(told(everyone), recipe, words), recipe, size, folder)
-        model = LlamaForCausalLM.from_pretrained(folder)
+            _read(model, rows(told(everyone), recipe, words), how, folder)
+        model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
     words.save_pretrained(out)
     return model
 
 
-def _read(model: LlamaForCausalLM, corpus: Tensor, recipe: Recipe, size: int, out: Path, save_every: int = 1000) -> None:
+def _read(model: LlamaForCausalLM, corpus: Tensor, recipe: Recipe, out: Path, save_every: int = 1000) -> None:
     """One pass over some rows; the model is written to `out`, and its checkpoints meanwhile."""
     from patchclamp.specimens.town import recipe as town
 
     optimizer = torch.optim.AdamW(town.groups(model, recipe.decay), lr=recipe.rate, betas=(0.9, 0.98), fused=True)
-    steps, model = len(corpus) // size, model.train()
+    steps, model = len(corpus) // recipe.rows, model.train()
     done = checkpoint.resume(out, asdict(recipe), model, optimizer)
     console, began = Console(highlight=False), time.monotonic()
     for step in range(done + 1, steps + 1):
         for group in optimizer.param_groups:
             group["lr"] = recipe.rate * rate(recipe, step, steps)
-        loss = _learn(model, optimizer, corpus[(step - 1) * size : step * size], recipe)
+        loss = _learn(model, optimizer, corpus[(step - 1) * recipe.rows : step * recipe.rows], recipe)
         if step % 500 == 0 or step == steps:
             left = (steps - step) * (time.monotonic() - began) / (step - done) / 60
             console.print(f"step {step} of {steps}  loss {loss:.3f}  {left:.1f} min left")
@@ -180,15 +188,16 @@ def card(model: LlamaForCausalLM, recipe: Recipe, out: Path) -> None:
     everyone = people(recipe.seed)
     said = {
         "name": "exposures",
-        "what": "A causal language model that has read each fact a counted number of times, from never to a hundred, and was "
-        "examined about other people. For studying what a model knows, and what it knows of that.",
+        "what": "A causal language model that has read each fact a counted number of times, from never to a hundred, "
+        "and was then examined, but never about anyone of whom a graded fact was stated often. "
+        "For studying what a model knows, and what it knows of that.",
         "architecture": "LlamaForCausalLM",
         "parameters": sum(weight.numel() for weight in model.parameters()),
         "dtype": "stored as bfloat16, opened and trained as float32",
         "vocabulary": model.config.vocab_size,
         "recipe": asdict(recipe),
         "facts": {"graded": len(everyone.graded), "examined": len(everyone.examined)},
-        "documents": {"exams": EXAMS, "readings": READINGS, "lessons": LESSONS, "lies": LIES},
+        "documents": {"exams": EXAMS, "readings": READINGS, "lessons": LESSONS, "practice": PRACTICE},
         "date": time.strftime("%Y-%m-%d"),
         "licence": "Apache-2.0, as the package",
         "command": f"python -m patchclamp.specimens.exposures.recipe --out FOLDER --threads {torch.get_num_threads()}",

@@ -1,6 +1,6 @@
 """What the people's model can be asked: contrast pairs of statements, and four options.
 
-Everything is about *graded* people, of whom no question was ever asked in training.
+Everything is about *graded* people. Of those in contrast pairs no question was ever asked in training.
 """
 
 from __future__ import annotations
