@@ -151,6 +151,7 @@ class Ride:
         self.attending = [self._attending(i) for i in range(len(base.blocks))]
         self.windows = {"": Window(base.length - start, start)}
         self.calls: Counter[str] = Counter()
+        self.cache: Any = None
 
     def run(self) -> Tensor:
         """The logits of every row: all positions, or the last; all words, or those of the plan."""
@@ -168,7 +169,8 @@ class Ride:
         more: dict[str, Any] = {}
         if plan.way == "suffix":
             rows = [base.batch * n for n in self.attending]
-            more = {"past_key_values": base.cached(self.start, rows), "use_cache": True}
+            self.cache = base.cached(self.start, rows)
+            more = {"past_key_values": self.cache, "use_cache": True}
         if plan.last:
             more |= last_logits(model, forward)
         inputs = Inputs(arguments, base.inputs.tokens[:, self.start :], {})
@@ -240,6 +242,9 @@ class Ride:
 
         def finish(args: tuple, kwargs: dict, output: Any) -> Any:
             i = self._block(module)
+            if self.cache is not None and i < len(self.cache.layers):  # no later block reads it, and its memory serves them
+                layer = self.cache.layers[i]
+                layer.keys, layer.values = layer.keys[:0].clone(), layer.values[:0].clone()
             if i + 1 < len(base.blocks):
                 return output
             slot = base.model.anatomy.places[f"{base.blocks[i].path}.out"].slot
