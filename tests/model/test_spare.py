@@ -61,10 +61,12 @@ def test_what_is_spared_changes_nothing(kind, followed, wasteful):
 
 EDITS = {
     "of the last norm, across tokens": (Edit("norm.out", lambda value: value + value.mean(1, keepdim=True)), "nothing"),
+    "of one token's logits": (Edit("logits[pos=2]", lambda value: value * 2), "nothing"),
     "of the logits": (Edit("logits", lambda value: value * 2), "nothing"),
     "of a weight": (Edit("blocks.1.mlp.W_out", lambda value: value * 0.5), "nothing"),
     "of the last block's end": (Edit("blocks.1.out", lambda value: value.flip(1)), "not short"),
     "of attention": (pc.zero("blocks.1.attn.z[head=0]"), "no attention"),
+    "of attention, by a star": (pc.steer("blocks.*.*.z", torch.ones(16)), "no attention"),
     "of attention's queries": (Edit("blocks.1.attn.q", lambda value: value * 2), "no attention"),
     "before": (Edit("blocks.0.mlp.out", lambda value: value * 2), "all"),
 }
@@ -83,6 +85,14 @@ def test_edits_of_the_model_limit_what_is_spared(which, gpt2, followed):
         for head in range(model.heads):
             patched = model.edit(pc.patch(f"blocks.{layer}.attn.z[head={head}]", run)).run(CORRUPT)
             torch.testing.assert_close(grid.values[layer, head], (METRIC(patched.logits) - base)[0], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("pattern", ["logits[pos=*]", "@lm_head.in", "@lm_head.out"])
+def test_places_behind_the_blocks_are_whole(pattern, gpt2):
+    """The clean run, too, makes the logits of every token where they are what is patched."""
+    grid, run = pc.effects(gpt2, CLEAN, CORRUPT, pattern, METRIC), gpt2.run(CLEAN, keep=pattern.partition("[")[0])
+    gap = float((METRIC(run.logits) - METRIC(gpt2.run(CORRUPT).logits))[0])
+    assert float(grid.values.flatten()[-1]) == pytest.approx(gap, abs=1e-5) and abs(gap) > 1e-3
 
 
 def test_a_metric_that_reads_every_word_gets_every_word(gpt2, followed):

@@ -22,7 +22,7 @@ from patchclamp.core.uncertain import FEWEST, interval
 from patchclamp.model.comparable import comparable
 from patchclamp.model.inputs import Inputs, Prompt, find_logits
 from patchclamp.model.model import Model
-from patchclamp.model.spare import last_logits
+from patchclamp.model.spare import inside, last_logits
 
 AnyMetric = Metric | Callable[[Logits], PerPrompt]
 Answers = Float[Tensor, "batch cell"]
@@ -35,6 +35,7 @@ class Comparison:
     model: Model
     """What is swept: the model, with what is severed held as it is in the corrupt run."""
     clean: Run
+    """It has the logits that the metric reads, which may be the last position's alone."""
     corrupt: Inputs
     spread: Spread
     metric: Callable[[Logits], PerPrompt]
@@ -77,7 +78,8 @@ class Comparison:
 
 def _answered(model: Model, inputs: Inputs, paths: Sequence[str], metric: AnyMetric) -> Run:
     """A run that keeps these places, with the logits that the metric reads: the last position's, where it says so."""
-    if not isinstance(metric, Metric) or metric.columns is not None or inputs.padded:
+    early = all(inside(Site.parse(p)) for p in paths)
+    if not isinstance(metric, Metric) or metric.columns is not None or inputs.padded or not early:
         return model.run(inputs, paths)
     with torch.no_grad():
         forward = model.forward(inputs, paths)

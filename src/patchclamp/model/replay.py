@@ -96,7 +96,7 @@ def _plans(model: Model, inputs: Inputs, cells: Sequence[Cell], last: bool, toke
         last,
         last and inside and bool(one_token(model)) and _untouched(model, cells),
         tokens if tokens and inside and has_words(model) else None,
-        attention(model) if inside and not any("attn" in e.site.parts for e in model.edits) else (),
+        attention(model) if inside else (),
     )
     for way in _ways(model, inputs, cells):
         if way != "plain":

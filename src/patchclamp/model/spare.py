@@ -47,9 +47,14 @@ class Plan:
     """The attention module and the output matrix of every block, where rows that join may leave attention out."""
 
 
+def inside(site: Site) -> bool:
+    """Whether a place lies in the blocks or before, so that nothing after them is read or changed, and is no weight."""
+    return not site.raw and site.parts[0] in ("embed", "blocks") and not of_weights(site)
+
+
 def only_inside(model: Model) -> bool:
-    """Whether a model's edits all lie in its blocks or before, and none is of a weight."""
-    return all(not e.site.raw and e.site.parts[0] in ("embed", "blocks") and not of_weights(e.site) for e in model.edits)
+    """Whether a model's edits all do."""
+    return all(inside(e.site) for e in model.edits)
 
 
 # ---- the unembedding -------------------------------------------------------------------------------------------------
@@ -62,8 +67,8 @@ def head_of(model: Model) -> str:
 
 
 def last_logits(model: Model, forward: Forward) -> dict[str, Any]:
-    """What a model is told so that it makes the last position's logits only, if it can be told."""
-    if not takes(model.hf, "logits_to_keep"):
+    """What a model is told so that it makes the last position's logits only, if it can be told and nothing is changed there."""
+    if not takes(model.hf, "logits_to_keep") or not only_inside(model):
         return {}
     forward.taps.add_before(head_of(model), _contiguous)
     return {"logits_to_keep": 1}
@@ -112,7 +117,12 @@ def only_last(args: tuple, kwargs: dict) -> tuple[tuple, dict]:
 
 
 def attention(model: Model) -> tuple[tuple[str, str], ...]:
-    """The attention module of every block and its output matrix; none where a block is not of the common make."""
+    """The attention module of every block and its output matrix; none where a block is not of the common make.
+
+    Nor where the model's edits lie in attention: those are in what the base run brought together, and would be made again.
+    """
+    if any(Site.parse(p).parts[2:3] == ("attn",) for e in model.edits for p in model.places(e.site)):
+        return ()
     found = []
     for block in model.anatomy.main.blocks:
         matrix = next(iter(_read(model, block, "attn.z")), "")
