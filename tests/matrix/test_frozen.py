@@ -66,3 +66,23 @@ def test_prompts_of_different_length_are_served():
     frozen = Frozen.of(model, [[7, 8, 9], [5, 6]])
     total = sum(frozen.logits(stream) for _, stream in list_paths(frozen))
     assert torch.allclose(total[1, -1], model.run([[5, 6]]).logits[0, -1], atol=1e-3)
+
+
+@pytest.mark.parametrize("site", ["blocks.0.out", "blocks.1.attn.out", "blocks.0.mlp.out"])
+def test_an_edit_is_where_paths_begin(site):
+    """What an edit adds to the stream is a source of its own, or in what the layer wrote."""
+    with zoo.quiet():
+        model = pc.load(zoo.build("llama"))
+    edited = model.edit(pc.steer(site, torch.randn(model.width, generator=torch.Generator().manual_seed(0))))
+    frozen = Frozen.of(edited, [[31, 7, 9, 15]])
+    total = sum(stream for _, stream in list_paths(frozen))
+    assert torch.allclose(total, frozen.run["blocks.1.out"], atol=1e-4)
+    assert ("edit 0" in frozen.sources) == (site == "blocks.0.out")
+
+
+def test_logits_that_are_no_function_of_the_products_are_refused():
+    with zoo.quiet():
+        model = pc.load(zoo.build("llama"))
+    odd = model.edit(pc.Edit("logits", lambda value: value.flip(-1)))
+    with pytest.raises(Unserved, match="does not end with its norm"):
+        Frozen.of(odd, [[31, 7, 9]]).gain  # noqa: B018

@@ -62,3 +62,10 @@ def test_the_trained_model_has_a_shorter_code_than_the_embedding(town):
 def test_numbers_have_no_code(x):
     with pytest.raises(WrongPrompt, match="sort them into classes"):
         codelength(x, x[:, 0].tolist())
+
+
+def test_numbers_as_labels_are_classes_in_whatever_order():
+    """Ten sorts before two as a word and after it as a number."""
+    x = torch.randn(400, 5, generator=torch.Generator().manual_seed(0))
+    as_words = codelength(x, ["high" if r[0] > 0 else "low" for r in x]).bits
+    assert codelength(x, [10 if r[0] > 0 else 2 for r in x]).bits == pytest.approx(as_words, rel=1e-3)

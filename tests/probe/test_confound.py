@@ -94,3 +94,19 @@ def test_features_fit_the_pairs():
         diagnose(yes, no, features, claimed="truht")
     with pytest.raises(ShapeMismatch, match='entries of "said"'):
         diagnose(yes, no, {**features, "said": features["said"][:9]})
+
+
+def test_a_feature_that_never_differs_is_a_doubt():
+    yes, no, features = pairs(truth=3.0, said=0.0)
+    found = diagnose(yes, no, {"truth": features["truth"], "said": features["truth"].clone()}, restarts=6)
+    assert not found.sound and bool(found.torn.at(feature="said").values.isnan())
+    assert "No held-out pair tells truth and said apart" in found.verdict
+    assert isinstance(found.html(), str)
+
+
+def test_pairs_whose_truth_alternates_are_not_searched_on_one_side_only():
+    yes, no, features = pairs(truth=3.0, said=0.3)
+    truth = torch.arange(len(yes)) % 2 == 0
+    turn = (truth != features["truth"])[:, None]
+    found = diagnose(torch.where(turn, no, yes), torch.where(turn, yes, no), {"truth": truth}, restarts=6)
+    assert found.follows == "truth"

@@ -145,3 +145,15 @@ def test_heads_have_directions_too(town):
     line = pc.contrast(town, "blocks.1.attn.z[head=3]", LIKED, DISLIKED)
     assert line.vector.shape == (16,) and str(line.site) == "blocks.1.attn.z[head=3]"
     assert town.edit(pc.steer(line.site, 2 * line)).run("We went home").output is not None
+
+
+def test_what_is_held_out_has_no_copy_among_the_rest():
+    """Noise in fifty dimensions separates nothing; ten copies of each row would seem to."""
+    draw = torch.Generator().manual_seed(0)
+    liked, disliked = (torch.randn(6, 50, generator=draw).repeat(10, 1) for _ in range(2))
+    assert held_out(MeanDifference(), liked, disliked) < 0.9
+
+
+def test_one_prompt_however_often_leaves_none_to_hold_out(town):
+    found = pc.contrast(town, "blocks.2.out", ["The film was lovely."] * 4, ["The film was dull."] * 4)
+    assert bool(found.separation.values.isnan())

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import patchclamp as pc
-from patchclamp.core.errors import Unserved, WrongPrompt
+from patchclamp.core.errors import NotSaved, Unserved, WrongPrompt
 from patchclamp.core.journal import keeping
 from patchclamp.probe.direction import random_like
 from patchclamp.probe.dose import Response, dose, nats, says, writes
@@ -89,6 +89,14 @@ def test_finished_doses_are_not_run_again(town, tmp_path):
         with keeping(tmp_path / "work"):
             dose(town, SITE, STEP, (0, 1), SAD, measure=counted, text=TEXT, randoms=1)
     assert len(calls) == 4
+
+
+def test_another_measure_is_another_question(town, tmp_path):
+    """Also where it has the same name: what it wants tells it apart, in what is kept."""
+    with keeping(tmp_path / "work"):
+        dose(town, SITE, STEP, (0, 1), SAD, measure=says([" bored"]), text=TEXT, randoms=0)
+    with keeping(tmp_path / "work"), pytest.raises(NotSaved, match="about something else"):
+        dose(town, SITE, STEP, (0, 1), SAD, measure=says([" happy"]), text=TEXT, randoms=0)
 
 
 def test_says_wants_the_likeliest_of_all_tokens(town):

@@ -103,3 +103,11 @@ def test_what_makes_no_sense_is_refused(town):
         beside(town, "blocks.*.out", texts, [0, 1, 0, 1], kinds=texts)
     with pytest.raises(WrongPrompt, match="there is one kind only, x"):
         control_task([0, 1], ["x", "x"])
+
+
+def test_lots_give_every_class_to_some_kind():
+    """Or chance would not be the same for the control as for the labels."""
+    for seed in range(20):
+        assert len(set(control_task(list("abcde") * 4, list("uvwxyz") * 3 + ["u", "v"], seed))) == 5
+    with pytest.raises(WrongPrompt, match="2 kinds cannot be given 3 classes"):
+        control_task(list("abc") * 2, list("xy") * 3)

@@ -80,3 +80,18 @@ def test_what_cannot_be_read_says_so(tmp_path):
         Shards.open(tmp_path / "two")
     with pytest.raises(WrongPrompt, match="no row is of b"):
         stream.logistic(Shards.write(tmp_path / "one", [(torch.randn(2, 3), [0, 0])], ["a", "b"]))
+
+
+def test_two_classes_bear_the_same_penalty(tmp_path):
+    """Two rows of weights share what one row bears alone."""
+    x = torch.randn(300, 4, generator=torch.Generator().manual_seed(0))
+    y = ["a" if r[0] + 0.5 * r[1] > 0 else "b" for r in x]
+    stored = Shards.write(tmp_path / "two", [(x[:200], y[:200]), (x[200:], y[200:])])
+    one, other = stream.logistic(stored, penalty=5.0, tolerance=1e-8), linear.logistic(x, y, penalty=5.0, tolerance=1e-8)
+    assert torch.allclose(one.log_probabilities(x), other.log_probabilities(x), atol=2e-3)
+
+
+def test_shards_are_not_mixed_with_older_ones(tmp_path):
+    Shards.write(tmp_path, [(torch.randn(2, 3), ["a", "b"])] * 2)
+    with pytest.raises(NotSaved, match="holds shards already"):
+        Shards.write(tmp_path, [(torch.randn(2, 3), ["a", "b"])])

@@ -18,8 +18,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
+from types import CodeType, ModuleType
 from typing import Any, TypeVar
 
 import torch
@@ -183,6 +185,44 @@ def remembered(items: Iterable[Item], work: Callable[[Item], float], label: str,
             page.write(n, torch.tensor(work(item), dtype=torch.float64))
         found.append(float(page.known[n]))
     return found
+
+
+def of_function(function: Any) -> str:
+    """A short name for what a function does: its code, and whatever it was made with. The same in every process.
+
+    Lists and other containers that it might change while it runs are left out; what it should be known by is a tuple.
+
+    >>> from functools import partial
+    >>> of_function(partial(round, ndigits=1)) == of_function(partial(round, ndigits=2))
+    False
+    """
+    if isinstance(function, partial):
+        return digest("partial", of_function(function.func), _value(function.args), _value(tuple(function.keywords.items())))
+    own = getattr(function, "__self__", function)  # of a method, what it belongs to; of a value that can be called, the value
+    state = _value(tuple(vars(own).items())) if hasattr(own, "__dict__") and not isinstance(own, ModuleType) else ()
+    about = (getattr(function, "__module__", ""), getattr(function, "__qualname__", type(function).__qualname__), state)
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return digest(*about)
+    return digest(*about, _code(code), _value(tuple(cell.cell_contents for cell in function.__closure__ or ())),
+                  _value(function.__defaults__ or ()))  # fmt: skip
+
+
+def _value(value: Any) -> object:
+    """A value as `digest` can tell it from others: tensors by every bit, functions by what they do."""
+    if isinstance(value, Tensor):
+        return digest(value)
+    if isinstance(value, tuple):
+        return [_value(v) for v in value]
+    if isinstance(value, frozenset):
+        return sorted(map(str, value))
+    if isinstance(value, (str, bytes, int, float, type(None))):
+        return value
+    return of_function(value) if callable(value) and not isinstance(value, type) else type(value).__qualname__
+
+
+def _code(code: CodeType) -> list[object]:
+    return [code.co_code, code.co_names, *(_code(c) if isinstance(c, CodeType) else _value(c) for c in code.co_consts)]
 
 
 def digest(*about: object) -> str:

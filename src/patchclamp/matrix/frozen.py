@@ -141,9 +141,13 @@ class Frozen:
         made = self.ended(last) @ self.model.weights["logits.W_U"].float() + self._bias
         seen = self.run.logits.float()
         slope = float((made * seen).sum() / (made * made).sum().clamp(min=1e-30))
-        if (seen - slope * made).norm() < 1e-4 * seen.norm():
-            return 1.0 if abs(slope - 1) < 1e-4 else slope
-        return torch.where(made.abs() < 1e-6, torch.full_like(made, slope), seen / made)
+        slack = _slack(self.model)
+        if (seen - slope * made).norm() < slack * seen.norm():
+            return 1.0 if abs(slope - 1) < slack else slope
+        ordered = seen.flatten()[made.flatten().argsort()]
+        if bool((ordered.cummax(0).values - ordered > slack * seen.abs().max()).any()):
+            raise Unserved(f"{self.model.name} does not end with its norm and its unembedding alone, so no path ends anywhere.")
+        return torch.where(made.abs() < 1e-6, torch.full_like(made, slope), seen / made)  # a soft-cap keeps their order
 
     @property
     def _bias(self) -> Float[Tensor, " vocab"]:
@@ -160,6 +164,7 @@ class _Building:
         self.model, self.run = model, run
         self.sources: dict[str, tuple[int, Stream]] = {}
         self.attention: dict[int, Attention] = {}
+        self.slack = _slack(model)
 
     def build(self) -> Frozen:
         blocks = self.model.anatomy.main.blocks
@@ -198,6 +203,9 @@ class _Building:
             else:
                 bias, stream = bias + step.shift, stream + step.shift
         self.sources |= {f"{name} {layer}": (layer + 1, x) for name, x in own.items()}
+        changed = self.run[f"{block.path}.out"].float() - stream
+        if changed.norm() > self.slack * stream.norm():  # an edit of the stream itself: what it adds sets out from here
+            self.sources[f"edit {layer}"] = (layer + 1, changed)
         if float(bias.abs().max()) > 0:
             self.sources[f"bias {layer}"] = (layer + 1, bias)
         return tuple(passing), reads
@@ -226,7 +234,7 @@ class _Building:
         made = Attention(pattern, W_V, W_O, before, after, write.factors, constant)
         made = replace(made, constant=made.whole(constant))
         missed = (made.heads(stream).sum(1) + made.constant - out).norm()
-        return made if missed < (1e-3 if self.model.dtype == torch.float32 else 5e-2) * out.norm() else None
+        return made if missed < 10 * self.slack * out.norm() else None
 
     def _after(self, path: str) -> Held:
         norm = self.model.weights.norm(path)
@@ -248,6 +256,11 @@ def _kept(model: Model, inputs: Inputs) -> Run:
         if not torch.allclose(run[f"{one.path}.out"], run[f"{two.path}.in"], rtol=1e-4, atol=1e-4):
             raise Unserved(f"{model.name} changes the stream between {one.path} and {two.path}; paths would not add up.")
     return run
+
+
+def _slack(model: Model) -> float:
+    """How far, relatively, rounding may take a sum from what the model has."""
+    return 1e-4 if model.dtype == torch.float32 else 5e-3
 
 
 def _passed(step: Step | Held, x: Tensor) -> Tensor:

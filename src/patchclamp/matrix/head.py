@@ -129,13 +129,7 @@ class Head:
         """`W_O` with the factors and the weights of norms that lie between it and the stream."""
         if not self.write.linear:
             raise Unserved(f"{self.path} reaches the stream through more than its output matrix; its OV circuit is not linear.")
-        found = self.model.weights[f"{self.path}.W_O[head={self.number}]"].float()
-        for path in self.write.norms:
-            norm = self.model.weights.norm(path)
-            found = norm.centred(found) * norm.weight
-        for factor in self.write.factors:
-            found = found * factor
-        return found
+        return outward(self.model, self.write, self.model.weights[f"{self.path}.W_O[head={self.number}]"].float())
 
     @cached_property
     def ov(self) -> Factored:
@@ -150,6 +144,16 @@ class Head:
     def _raw(self, kind: str, letter: str) -> Tensor:
         at = f"head={self.number}" if letter == "Q" else f"kv_head={self.shared}"
         return self.model.weights[f"{self.path}.{kind}_{letter}[{at}]"].float()
+
+
+def outward(model: Model, write: Write, rows: Float[Tensor, "row d_model"]) -> Float[Tensor, "row d_model"]:
+    """What rows of a layer's last matrix add to the stream: the weights of norms and the factors behind it folded in."""
+    for path in write.norms:
+        norm = model.weights.norm(path)
+        rows = norm.centred(rows) * norm.weight
+    for factor in write.factors:
+        rows = rows * factor
+    return rows
 
 
 def norm_before(block: Block, write: Write) -> str:

@@ -17,7 +17,7 @@ from patchclamp.core.grid import Grid
 from patchclamp.core.site import Site
 from patchclamp.matrix.circuit import Circuit, reading
 from patchclamp.matrix.factored import SVD, Factored, effective_rank
-from patchclamp.matrix.head import Head, norm_before
+from patchclamp.matrix.head import Head, outward
 from patchclamp.model.model import Model
 
 TOP = 6
@@ -28,19 +28,19 @@ def matrix(model: Model, site: str | Site) -> Factored:
     """The matrix of a site: a head's OV (`blocks.1.attn.z[head=2]`) or QK (`.scores[head=2]`), a layer's `W_in`, `W_gate`,
     `W_out`.
 
-    What reads the stream has the norm before it folded in. Rows are what is read; of QK, rows are queries and columns are keys,
-    before any rotation.
+    What reads the stream has the norm before it folded in, and what writes to it the norms and factors behind it. Rows are
+    what is read; of QK, rows are queries and columns are keys, before any rotation.
     """
     path = Site.parse(site)
     last = str(path.parts[-1])
     if last in ("z", "scores"):
         head = Head.of(model, Site((*path.parts[:-1], "z"), path.index))
         return head.ov if last == "z" else head.qk
+    block = model.anatomy.block(model.weights.places(path.bare())[0])
     if last in ("W_in", "W_gate"):
-        block = model.anatomy.block(model.weights.places(path.bare())[0])
         weight = reading(model, path.path, model.anatomy.main.blocks.index(block))
-    elif last == "W_out":
-        weight = model.weights[path].float()
+    elif last == "W_out" and (write := block.write(str(path.parts[-2]))) is not None:
+        weight = outward(model, write, model.weights[path].float())
     else:
         raise WrongAxis(
             f"{site} is no head (blocks.1.attn.z[head=2], or .scores for its QK), and no layer's W_in, W_gate, W_out."
@@ -158,15 +158,8 @@ def in_out(model: Model, sites: str | Site = "blocks.*.mlp", letter: str = "W_in
         block = model.anatomy.block(path)
         write = block.write(place.rpartition(".")[2])
         assert write is not None
-        norm_path = norm_before(block, write)
-        read = model.weights[path].float()
-        if norm_path:
-            norm = model.weights.norm(norm_path)
-            read = norm.weight[:, None] * read
-            read = read - read.mean(0) if norm.centres else read
-        written = model.weights[f"{place}.W_out"].float()
-        for after in write.norms:
-            written = written * model.weights.norm(after).weight
+        read = reading(model, path, model.anatomy.main.blocks.index(block))
+        written = outward(model, write, model.weights[f"{place}.W_out"].float())
         made.append(torch.nn.functional.cosine_similarity(read.T, written, dim=1))
         names.append(str(Site.parse(place).layer))
     if len({len(m) for m in made}) > 1:

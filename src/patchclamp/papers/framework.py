@@ -85,7 +85,7 @@ def paths_add_up_to_the_logits(asked: Asked) -> Measured:
 def skip_trigrams_have_bugs(asked: Asked) -> Measured:
     """How many times likelier than the likeliest ending of no rule of the word a bug is, in the worst of four; no bug is ever
     seen in training."""
-    worst, other, rows = math.inf, math.inf, []
+    worst, other, rows = math.inf, 0.0, []
     for seed in _seeds(asked):
         model = skip_trigrams(seed)
         wanted = [(word, query, out) for (word, query), out in RULES.items()]
@@ -95,7 +95,7 @@ def skip_trigrams_have_bugs(asked: Asked) -> Measured:
             rest = [e for e in ENDINGS if e not in mine]
             said, bare = ending(model, word, query), ending(model, 0, query)
             times = float(said[out] / said[rest].max())
-            worst, other = min(worst, times), min(other, float(bare[out] / bare[rest].max()))
+            worst, other = min(worst, times), max(other, float(bare[out] / bare[rest].max()))
             rows.append((seed, f"{word} ... {query} -> {out}", bug.strength, float(said[out]), times))
     return Measured(worst, other, columns=("seed", "bug", "strength", "probability", "times likelier"), rows=tuple(rows))
 
@@ -116,7 +116,7 @@ def composition_is_seen_in_the_weights(asked: Asked) -> Measured:
             lens = torch.linalg.qr(torch.randn(32, 8, generator=torch.Generator().manual_seed(seed)))[0]
             one.o.weight.data[:, 8:16], getattr(two, letter).weight.data[:8] = lens, lens.T
             above = composition(model, letter, draws=50).details["above"].clone()
-            least, above[0, 1] = min(least, float(above[0, 1])), 0
+            least = min(least, float(above[0, 1]))
             others = above[1:]  # the planted reader hears its writer so well that it hears the others less
             largest = max(largest, float(others.abs().max()))
     return Measured(least, largest)

@@ -70,7 +70,7 @@ def codelength(x: Float[Tensor, "row d"], labels: Sequence | Tensor, groups: Seq
             cost = (end - start) * uniform
         else:
             known = fit(x[:start], [classes[i] for i in y[:start]])
-            said = known.log_probabilities(x[start:end])
+            said = known.log_probabilities(x[start:end])[:, [known.classes.index(c) for c in classes]]
             cost = -float(said[range(end - start), y[start:end]].double().sum()) / math.log(2)
         portions.append((end - start, cost))
         start = end

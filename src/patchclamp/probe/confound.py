@@ -52,7 +52,10 @@ class Diagnosis:
     agreement: Grid
     """Grid(feature): share of held-out pairs in which direction and feature agree, up to the direction's sign."""
     torn: Grid
-    """Grid(feature): where the feature and the claimed one differ, in what share of the pairs the claimed one is followed."""
+    """Grid(feature): where the feature and the claimed one differ, in what share of the pairs the claimed one is followed.
+
+    Not a number where they never differ.
+    """
     starts: Grid
     """Grid(direction, feature): every different direction among the starts of low loss, the best first."""
     levelled: Grid
@@ -67,7 +70,7 @@ class Diagnosis:
 
     @property
     def sound(self) -> bool:
-        """Whether it follows the claimed feature, and follows it where others contradict."""
+        """Whether it follows the claimed feature, also where others contradict it; one that never does leaves a doubt."""
         return self.follows == self.claimed and bool((self.torn.values >= FOLLOWS).all())
 
     @property
@@ -75,7 +78,9 @@ class Diagnosis:
         """The diagnosis in plain words."""
         share = {name: float(self.agreement.at(feature=name).values) for name in self.agreement.words("feature")}
         told = f"{self.claimed} in {share[self.claimed]:.0%} of held-out pairs"
-        others = [name for name in self.torn.words("feature") if name != self.claimed]
+        shares = dict(zip(self.torn.words("feature"), self.torn.values.tolist()))
+        others = [name for name, value in shares.items() if value == value]
+        alike = [name for name, value in shares.items() if value != value]
         said = [f"The direction found agrees with {told}."]
         if self.sound:
             said.append(f"It follows {self.claimed} also where {_listed(others)} would have it otherwise." if others else "")
@@ -84,10 +89,11 @@ class Diagnosis:
             said[0] += f"with {told}."
         elif not self.follows:
             said.append("It follows none of the features named.")
-        else:
-            said.append(
-                f"Where {_listed(others)} contradicts, {self.claimed} is followed in {float(self.torn.values.min()):.0%} only."
-            )
+        elif others and min(shares[name] for name in others) < FOLLOWS:
+            least = min(shares[name] for name in others)
+            said.append(f"Where {_listed(others)} contradicts, {self.claimed} is followed in {least:.0%} only.")
+        if alike:
+            said.append(f"No held-out pair tells {_listed([self.claimed, *alike])} apart: which it is cannot be said.")
         return " ".join([*filter(None, said), *self._besides()])
 
     def _besides(self) -> list[str]:
@@ -145,7 +151,8 @@ def diagnose(
     """Search by CCS, and find out what was found.
 
     `features` say of each pair whether its first side has them: the claimed one and every candidate confound. The search sees
-    the pairs `fitted` (every second one unless told otherwise), and every figure is about the others.
+    the pairs `fitted` (half of them, drawn by lot, unless told otherwise), and every figure is about the others. Where pairs
+    share a subject, say `fitted` so that a subject is on one side only.
 
     >>> from patchclamp.probe.confound import diagnose
     >>> draw = torch.Generator().manual_seed(0)
@@ -156,7 +163,8 @@ def diagnose(
     'said'
     """
     known = _features(features, claimed, len(yes))
-    fitted = torch.arange(len(yes)) % 2 == 0 if fitted is None else fitted
+    if fitted is None:
+        fitted = torch.randperm(len(yes), generator=torch.Generator().manual_seed(seed)) < len(yes) // 2
     tested = ~fitted
     if min(int(fitted.sum()), int(tested.sum())) < FEWEST:
         raise WrongPrompt(f"a diagnosis needs {FEWEST} pairs to search and {FEWEST} to judge by; there are {len(yes)}.")
@@ -228,7 +236,7 @@ def _torn(side: Tensor, claimed: Tensor, plain: Mapping[str, Tensor], name: str)
     """The sign is the one that fits the claimed feature better over all pairs: the doubt is in its favour."""
     side = side if float((side == claimed).float().mean()) >= 0.5 else ~side
     shares = [(side == claimed)[feature != claimed].float().mean() for feature in plain.values()]
-    values = torch.stack(shares).nan_to_num(1.0) if shares else torch.zeros(0)
+    values = torch.stack(shares) if shares else torch.zeros(0)
     title = f"Share of contradicting pairs in which {name} is followed"
     return Grid(values, ("feature",), {"feature": tuple(plain)}, "fraction", title, scale="sequential")
 
@@ -255,12 +263,12 @@ def _with(belief: Belief, weight: Tensor) -> Belief:
 
 
 def _without(yes, no, known, plain, fitted, restarts, seed) -> Grid:
-    """Search again with each candidate levelled out."""
+    """Search again with each candidate levelled out, in the pairs that are searched and in those that judge, each by itself."""
     rows = []
     for feature in plain.values():
-        one, other = levelled(yes, no, feature.long())
-        belief = ccs(one[fitted], other[fitted], restarts, seed=seed)
-        rows.append(_agreements(belief, one[~fitted], other[~fitted], {k: v[~fitted] for k, v in known.items()})[0])
+        searched, judged = (levelled(yes[part], no[part], feature[part].long()) for part in (fitted, ~fitted))
+        belief = ccs(*searched, restarts, seed=seed)
+        rows.append(_agreements(belief, *judged, {k: v[~fitted] for k, v in known.items()})[0])
     values = torch.stack(rows) if rows else torch.zeros(0, len(known))
     return Grid(values, ("levelled", "feature"), {"levelled": tuple(plain), "feature": tuple(known)}, "fraction",
                 "What is found with a feature levelled out", scale="sequential")  # fmt: skip

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from patchclamp.core.errors import ShapeMismatch, WrongPrompt
@@ -126,7 +126,8 @@ def contrast(model: Model, site: str | Site, liked: Sequence, disliked: Sequence
 
     Prompts are read at their last token, at the site's own position, or with `at` each at its own: positions of the liked
     ones and of the disliked ones; `pooled`, as the average of all their tokens. Where there are as many of one kind as of the
-    other they are taken as pairs, which stay together when the direction is tried on prompts that it was not made from.
+    other they are taken as pairs, which stay together when the direction is tried on prompts that it was not made from. So do
+    activations that are the same; prompts made from one template are not known to be.
 
     >>> shows, good, bad = ("film", "play"), ("lovely", "superb", "perfect"), ("dull", "boring", "terrible")
     >>> liked, disliked = ([f"The {show} was {word}. We went home" for show in shows for word in said] for said in (good, bad))
@@ -184,7 +185,7 @@ def line(method: Method, liked: Rows, disliked: Rows) -> tuple[Tensor, Tensor, T
 
 def _tested(method: Method, liked: Rows, disliked: Rows, seed: int) -> tuple[float, float]:
     """AUROC over prompts held out in turn, and the same with all prompts shuffled between the kinds."""
-    if min(len(liked), len(disliked)) < 2:
+    if any(len(rows) < 2 or not int(_alike(rows).max()) for rows in (liked, disliked)):
         return float("nan"), float("nan")
     together = torch.cat([liked, disliked])
     mixed = together[torch.randperm(len(together), generator=torch.Generator().manual_seed(seed + 1))]
@@ -194,7 +195,7 @@ def _tested(method: Method, liked: Rows, disliked: Rows, seed: int) -> tuple[flo
 def held_out(method: Method, liked: Rows, disliked: Rows, seed: int = 0) -> float:
     """AUROC over all prompts, each scored by a direction made from the others, in gaps from its middle."""
     scores = ([], [])
-    for parts in _folds(len(liked), len(disliked), seed):
+    for parts in _folds(liked, disliked, seed):
         kept = [rows[~part] for rows, part in zip((liked, disliked), parts)]
         vector, scale, middle = line(method, *kept)
         for found, rows, part in zip(scores, (liked, disliked), parts):
@@ -202,15 +203,26 @@ def held_out(method: Method, liked: Rows, disliked: Rows, seed: int = 0) -> floa
     return auroc(torch.cat(scores[0]), torch.cat(scores[1]))
 
 
-def _folds(n: int, m: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Which prompts of each kind are held out, part by part; pairs go together."""
-    orders = [torch.randperm(size, generator=torch.Generator().manual_seed(seed)) for size in (n, m)]
-    count = min(FOLDS, n, m)
+def _folds(liked: Rows, disliked: Rows, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Which prompts of each kind are held out, part by part; pairs go together, and what is the same in both kinds or one."""
+    places = []
+    for rows in (liked, disliked):
+        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
+        place = torch.empty(len(rows), dtype=torch.long)
+        place[order] = torch.arange(len(rows))
+        alike = _alike(rows)
+        if int(alike.max()) + 1 < len(rows):  # copies take the first one's place
+            first = torch.full((len(rows),), len(rows)).scatter_reduce(0, alike, place, "amin")
+            place = torch.unique(first[alike], return_inverse=True)[1]
+        places.append(place)
+    count = min(FOLDS, *(int(place.max()) + 1 for place in places))
     for fold in range(count):
-        parts = [torch.zeros(size, dtype=torch.bool) for size in (n, m)]
-        for part, order in zip(parts, orders):
-            part[order[fold::count]] = True
-        yield parts[0], parts[1]
+        yield places[0] % count == fold, places[1] % count == fold
+
+
+def _alike(rows: Rows) -> Int[Tensor, " n"]:
+    """A number for each row, the same for rows that are the same but for rounding."""
+    return torch.unique((1e4 * rows / rows.abs().max().clamp(min=1e-30)).round(), dim=0, return_inverse=True)[1]
 
 
 def _separation(scores: Sequence[tuple[float, float]], sizes: tuple[int, int], labels: Sequence[str], title: str) -> Grid:

@@ -29,7 +29,7 @@ from patchclamp.core.axes import PerPrompt
 from patchclamp.core.edit import Edit, steer
 from patchclamp.core.errors import Unserved, WrongPrompt
 from patchclamp.core.grid import Grid
-from patchclamp.core.journal import leaf
+from patchclamp.core.journal import leaf, of_function
 from patchclamp.core.metric import Metric, read
 from patchclamp.core.progress import progress
 from patchclamp.core.site import Site
@@ -131,8 +131,8 @@ def dose(model: Model, site: str | Site, vector: Direction | Float[Tensor, "*row
     jobs = [(line, size) for line in lines.values() for size in doses]
 
     def about() -> Iterator[object]:
-        yield from (fingerprint(model), str(site), step, doses, seed, getattr(by, "__name__", type(by).__name__))
-        yield from (*lines.values(), *_called(measure), getattr(measure, "tokens", ()), repr(prompts), repr(text))
+        yield from (fingerprint(model), str(site), step, doses, seed, of_function(by))
+        yield from (*lines.values(), *_called(measure), of_function(measure), repr(prompts), repr(text))
 
     page = leaf("doses", about)
     for n, (line, size) in enumerate(progress(jobs, len(jobs), "doses")):
@@ -152,6 +152,7 @@ def dose(model: Model, site: str | Site, vector: Direction | Float[Tensor, "*row
 
 def says(wanted: Sequence[str | int], name: str = "says it") -> Callable[[Model, Sequence], PerPrompt]:
     """Whether the likeliest next token, of all there are, is one of the wanted: 1 or 0 a prompt."""
+    wanted = tuple(wanted)
 
     def measure(model: Model, prompts: Sequence) -> PerPrompt:
         ids, found = {model.token(word) for word in wanted}, []
@@ -171,12 +172,13 @@ def writes(wanted: Sequence[str | int], unwanted: Sequence[str | int], tokens: i
     Greedy, or by `do_sample=True` and its kin; a text without a word of either kind counts against the steering, so that
     babble does not pass for success.
     """
+    wanted, unwanted, how = tuple(wanted), tuple(unwanted), tuple(sampling.items())
 
     def measure(model: Model, prompts: Sequence) -> PerPrompt:
         good, bad = ({model.token(word) for word in words} for words in (wanted, unwanted))
         found = []
         for begin in range(0, len(prompts), BATCH):
-            run = model.generate(prompts[begin : begin + BATCH], tokens, **sampling)
+            run = model.generate(prompts[begin : begin + BATCH], tokens, **dict(how))
             for row in run.tokens[:, run.tokens.shape[1] - run.fresh :].tolist():
                 counts = [sum(token in words for token in row) for words in (good, bad)]
                 found.append(counts[0] / sum(counts) if sum(counts) else 0.0)

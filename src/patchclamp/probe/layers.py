@@ -21,7 +21,7 @@ from torch import Tensor
 
 from patchclamp.core.errors import ShapeMismatch, WrongAxis, WrongPrompt
 from patchclamp.core.grid import Grid
-from patchclamp.core.journal import leaf
+from patchclamp.core.journal import leaf, of_function
 from patchclamp.core.progress import progress
 from patchclamp.core.site import Site
 from patchclamp.model.gather import gather
@@ -35,6 +35,8 @@ from patchclamp.probe.split import by_group, chance, held_out
 At = Sequence[int] | Mapping[str, Sequence[int]]
 """A position for each prompt, or several by role; the roles are the axis `pos`."""
 SOURCES = ("labels", "control task", "shuffled", "untrained")
+LOTS = 1000
+"""How often labels are dealt out until every class is among them."""
 
 
 def probe(model: Model, site: str | Site, prompts: Sequence, labels: Sequence | Tensor, *,
@@ -102,7 +104,7 @@ def selectivity(grid: Grid) -> Grid:
 
 
 def control_task(labels: Sequence | Tensor, kinds: Sequence[Hashable], seed: int = 0) -> list:
-    """A label for each kind, drawn from the real labels and with their frequencies; at least two kinds of label come out.
+    """A label for each kind, drawn from the real labels with their frequencies; every class comes out, so chance is as it was.
 
     >>> made = control_task(["noun", "verb"] * 4, ["cook", "play", "walk", "work"] * 2)
     >>> made[:4] == made[4:], len(set(made))
@@ -115,11 +117,15 @@ def control_task(labels: Sequence | Tensor, kinds: Sequence[Hashable], seed: int
         raise WrongPrompt(f"a control task gives every kind a label by lot, and there is one kind only, {distinct[0]}.")
     chosen = torch.Generator().manual_seed(seed)
     pool = labels.tolist() if isinstance(labels, Tensor) else list(labels)
-    while True:
+    classes = coded(labels)[1]
+    if len(classes) > len(distinct):
+        raise WrongPrompt(f"{len(distinct)} kinds cannot be given {len(classes)} classes by lot; name finer kinds.")
+    for _ in range(LOTS):
         picks = torch.randint(len(pool), (len(distinct),), generator=chosen).tolist()
         dealt = {kind: pool[i] for kind, i in zip(distinct, picks)}
-        if len(set(dealt.values())) > 1:
+        if len(set(dealt.values())) >= max(len(classes), 2):
             return [dealt[kind] for kind in kinds]
+    raise WrongPrompt(f"{LOTS} lots gave no kind one of the rarer classes; name finer kinds, or leave rare classes out.")
 
 
 def lines(grids: Mapping[str, Grid], level: float = 0.95) -> Lines:
@@ -178,7 +184,7 @@ def _scored(
     x: Tensor, labels: Sequence | Tensor, groups: Sequence[Hashable], fit: Fit, folds: int, seed: int, label: str
 ) -> Tensor:
     """(group, place). Places that are done are kept by an open journal."""
-    page = leaf(f"probing {label}", lambda: (x, list(labels), list(groups), fit, folds, seed))
+    page = leaf(f"probing {label}", lambda: (x, list(labels), list(groups), of_function(fit), folds, seed))
     for n, place in enumerate(progress(x, total=len(x), label=f"probing {label}")):
         if n not in page.known:
             page.write(n, by_group(held_out(place, labels, groups, fit, folds, seed), groups))

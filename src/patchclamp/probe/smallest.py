@@ -62,7 +62,7 @@ class Recipe:
 
 
 def lists(n: int, seed: int) -> Int[Tensor, "n token"]:
-    """`n` prompts: eight different numbers in any order, and the question. Ten million million there are; none is met twice.
+    """`n` prompts: eight different numbers in any order, and the question. Of 4 x 10^11 hardly one is met twice.
 
     >>> lists(2, 0).shape
     torch.Size([2, 9])

@@ -64,6 +64,8 @@ class Shards:
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.glob("*.safetensors")):
+            raise NotSaved(f"{folder} holds shards already, which would be read with the new ones; name another folder.")
         known, fixed = list(classes), bool(classes)
         for n, (x, labels) in enumerate(batches):
             own = labels.tolist() if isinstance(labels, Tensor) else list(labels)
@@ -152,6 +154,7 @@ def logistic(stored: Shards, penalty: float = 1.0, most: int = 200, tolerance: f
     reading gives their covariance, and steps are taken in coordinates in which the loss is about equally curved everywhere:
     some dozens do.
     """
+    shared = 2 * penalty if len(stored.classes) == 2 else penalty  # one row of weights costs twice what two halves of it do
     from scipy.optimize import minimize
 
     if not stored.classes:
@@ -161,8 +164,8 @@ def logistic(stored: Shards, penalty: float = 1.0, most: int = 200, tolerance: f
         raise WrongPrompt(f"no row is of {stored.classes[int(counts.argmin())]}; a probe needs rows of every class.")
     centre, scale = _standard(stored)
     loss, even = (
-        _Loss(stored, penalty, centre, scale, (len(stored) / (len(counts) * counts)).float()),
-        _evening(stored, penalty, centre, scale),
+        _Loss(stored, shared, centre, scale, (len(stored) / (len(counts) * counts)).float()),
+        _evening(stored, shared, centre, scale),
     )
     k, d = len(stored.classes), stored.width
     reading = iter(progress(range(10**9), total=most, label="readings of the activations"))
